@@ -1,0 +1,1 @@
+"""Every side effect on bytes and machines: settings, layout, stores, sources, devices."""
