@@ -1,10 +1,30 @@
-"""Foldcast's errors: each says what was expected, what came, and which cycle, member, path or variable."""
+"""Errors that arise where bytes and machines are touched; ``FoldcastError`` is the root of all of them."""
 
 from __future__ import annotations
 
+from model.errors import (
+    CheckpointFileError,
+    DoesNotFitError,
+    FoldcastError,
+    InvalidFieldError,
+    UnknownOptionError,
+)
 
-class FoldcastError(Exception):
-    """Base of all expected failures; the command line shows its message without a traceback."""
+__all__ = [
+    "CheckpointFileError",
+    "CheckpointMismatchError",
+    "DoesNotFitError",
+    "FoldcastError",
+    "IncompleteCycleError",
+    "InvalidFieldError",
+    "MissingDataError",
+    "PublicationError",
+    "StoreError",
+    "TransientSourceError",
+    "UnknownModelError",
+    "UnknownOptionError",
+    "ValidationFailedError",
+]
 
 
 class TransientSourceError(FoldcastError):
@@ -13,10 +33,6 @@ class TransientSourceError(FoldcastError):
 
 class MissingDataError(FoldcastError):
     """A provider does not have what was asked: not yet published, or not in its archive."""
-
-
-class InvalidFieldError(FoldcastError):
-    """Data that arrived are not what they should be: damaged, wrong units, wrong grid, NaN, out of range."""
 
 
 class ValidationFailedError(FoldcastError):
@@ -31,21 +47,13 @@ class CheckpointMismatchError(FoldcastError):
     """A rollout checkpoint belongs to another run, or is damaged beyond use."""
 
 
-class CheckpointFileError(FoldcastError):
-    """A model params file is not what it should be."""
-
-
-class DoesNotFitError(FoldcastError):
-    """A run needs more memory or storage than the machine has; the message says what would fit."""
-
-
 class PublicationError(FoldcastError):
     """A product could not be written, read back or admitted; nothing was made visible."""
 
 
-class UnknownModelError(FoldcastError):
-    """No model of that name is configured; the message lists the known ones."""
-
-
 class StoreError(FoldcastError):
     """An object store refused or failed for good (not found, forbidden, disk full)."""
+
+
+class UnknownModelError(FoldcastError):
+    """No model of that name is configured; the message lists the known ones."""

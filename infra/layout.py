@@ -1,0 +1,120 @@
+"""Where every object lies below the store's root: the only module that knows a key.
+
+Keys are relative to the root, use ``/`` and carry no leading slash. ``{cycle}`` stands for
+``{model}/{init_time:%Y%m%dT%HZ}``.
+
+========================================== ==================================================================
+``fields/{source}/{valid_time}/``          decoded, regridded analysis fields and the raw messages' checksums
+``statics/{source}/{grid}.zarr``           orography and land-sea mask
+``initial-conditions/{cycle}.zarr``        the two frames a model starts from, with provenance
+``validation/{cycle}/``                    reports and Data Docs of the inputs
+``runs/{cycle}/{run}/forecast.zarr``       the forecast store, one chunk per member and lead time
+``runs/{cycle}/{run}/members/0007.json``   a finished member's chunk checksums
+``runs/{cycle}/{run}/checkpoints/0007/``   that member's rollout checkpoints
+``cycles/{cycle}/products/{run}/``         products, before and after they are visible
+``cycles/{cycle}/manifest.json``           the cycle is whole and verified: readers start here
+``cycles/{model}/latest.json``             the newest such cycle
+``quarantine/{cycle}/``                    what failed its checks, with the reason
+``verification/{cycle}/``                  sufficient statistics of a verified cycle
+========================================== ==================================================================
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from model.cycle import Cycle
+
+
+def _stamp(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y%m%dT%HZ")
+
+
+def fields(source: str, valid_time: datetime, name: str) -> str:
+    """One decoded file of a source at a valid time."""
+    return f"fields/{source}/{_stamp(valid_time)}/{name}"
+
+
+def statics(source: str, resolution: float) -> str:
+    """Orography and land-sea mask of a source on a grid."""
+    return f"statics/{source}/{resolution:g}deg.zarr"
+
+
+def initial_condition(cycle: Cycle) -> str:
+    """The two frames a cycle starts from."""
+    return f"initial-conditions/{cycle}.zarr"
+
+
+def validation(cycle: Cycle, name: str = "") -> str:
+    """Reports on a cycle's inputs."""
+    return f"validation/{cycle}/{name}"
+
+
+def run_prefix(cycle: Cycle, run: str) -> str:
+    """All working data of one run (a fingerprint) of a cycle."""
+    return f"runs/{cycle}/{run}/"
+
+
+def forecast_store(cycle: Cycle, run: str) -> str:
+    """The Zarr store members stream their steps into."""
+    return f"{run_prefix(cycle, run)}forecast.zarr"
+
+
+def member_manifest(cycle: Cycle, run: str, member: int) -> str:
+    """The mark of a complete member, with its chunks' checksums."""
+    return f"{run_prefix(cycle, run)}members/{member:04d}.json"
+
+
+def rollout_checkpoints(cycle: Cycle, run: str, member: int) -> str:
+    """Prefix of a member's rollout checkpoints."""
+    return f"{run_prefix(cycle, run)}checkpoints/{member:04d}/"
+
+
+def rollout_checkpoint(cycle: Cycle, run: str, member: int, step: int) -> str:
+    """A member's rollout checkpoint from which ``step`` is the next step to compute."""
+    return f"{rollout_checkpoints(cycle, run, member)}{step:05d}.npz"
+
+
+def products_prefix(cycle: Cycle, run: str) -> str:
+    """All products made from one run of a cycle."""
+    return f"cycles/{cycle}/products/{run}/"
+
+
+def product(cycle: Cycle, run: str, name: str) -> str:
+    """One product."""
+    return f"{products_prefix(cycle, run)}{name}"
+
+
+def cycle_manifest(cycle: Cycle) -> str:
+    """The cycle's manifest: it exists only when the cycle is whole and verified."""
+    return f"cycles/{cycle}/manifest.json"
+
+
+def cycles_prefix(model: str = "") -> str:
+    """All published cycles (of a model)."""
+    return f"cycles/{model}/" if model else "cycles/"
+
+
+def latest(model: str) -> str:
+    """The pointer to the newest published cycle of a model."""
+    return f"cycles/{model}/latest.json"
+
+
+def catalog(name: str = "catalog.json") -> str:
+    """STAC catalogue documents and the index page over all cycles."""
+    return f"catalog/{name}"
+
+
+def quarantine(cycle: Cycle, name: str = "") -> str:
+    """What failed its checks, with the reason."""
+    return f"quarantine/{cycle}/{name}"
+
+
+def verification(cycle: Cycle, name: str = "statistics.nc") -> str:
+    """A cycle's verification statistics."""
+    return f"verification/{cycle}/{name}"
+
+
+def verification_prefix(model: str) -> str:
+    """All verification statistics of a model."""
+    return f"verification/{model}/"

@@ -1,0 +1,173 @@
+"""Bytes under keys below one root, on any fsspec file system, with the guarantees publication rests on.
+
+* ``write`` replaces a whole object or leaves the old one: never a part of it.
+* ``create`` is a conditional put: of several writers exactly one succeeds.
+
+Local folders write under a temporary name and rename or link; S3 and compatible stores put whole objects
+and use ``If-None-Match: *`` for ``create``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import zarr.storage
+from fsspec.implementations.local import LocalFileSystem
+
+from infra.errors import StoreError, TransientSourceError
+
+_PERMANENT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectStore:
+    """A root URL and the options its file system needs.
+
+    Args:
+        root: local path or fsspec URL (``s3://bucket/prefix``, ``gs://…``).
+        options: fsspec storage options, e.g. ``{"endpoint_url": …}``; may hold secrets, so it is not shown.
+    """
+
+    root: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        filesystem, path = fsspec.core.url_to_fs(self.root, **self.options)
+        return filesystem, path.rstrip("/")
+
+    @property
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        """The fsspec file system under the root."""
+        return self._resolved[0]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine."""
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def path(self, key: str) -> str:
+        """The file system's own path of a key."""
+        if key.startswith("/") or ".." in key.split("/"):
+            raise ValueError(f"key: expected a relative path without '..', got {key!r}")
+        return f"{self._resolved[1]}/{key}"
+
+    def url(self, key: str) -> str:
+        """Full URL of a key, for people and for other programs."""
+        return self.filesystem.unstrip_protocol(self.path(key)) if not self.is_local else self.path(key)
+
+    def read(self, key: str) -> bytes:
+        """An object's bytes.
+
+        Raises:
+            StoreError: there is no such object.
+            TransientSourceError: the store failed in a way that may pass.
+        """
+        with _translated(f"read {self.url(key)}"):
+            return self.filesystem.cat_file(self.path(key))
+
+    def exists(self, key: str) -> bool:
+        """Whether the object exists now (no listing cache is consulted)."""
+        with _translated(f"look up {self.url(key)}"):
+            self.filesystem.invalidate_cache()
+            return self.filesystem.exists(self.path(key))
+
+    def write(self, key: str, data: bytes) -> str:
+        """Put a whole object, replacing any; returns its sha256 in hex."""
+        with _translated(f"write {self.url(key)}"):
+            if self.is_local:
+                temporary = self._write_temporary(key, data)
+                try:
+                    os.replace(temporary, self.path(key))
+                finally:
+                    temporary.unlink(missing_ok=True)
+            else:
+                self.filesystem.pipe_file(self.path(key), data)
+        return hashlib.sha256(data).hexdigest()
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put an object only if none is there; False, and nothing changed, if there is one."""
+        with _translated(f"create {self.url(key)}"):
+            if not self.is_local:
+                try:
+                    self.filesystem.pipe_file(self.path(key), data, mode="create")
+                except FileExistsError:
+                    return False
+                return True
+            temporary = self._write_temporary(key, data)
+            try:
+                os.link(temporary, self.path(key))
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+            return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys of all objects below a prefix (which ends with ``/``), in order."""
+        with _translated(f"list {self.url(prefix)}"):
+            self.filesystem.invalidate_cache()
+            base = len(self._resolved[1]) + 1
+            found = self.filesystem.find(self.path(prefix))
+        for path in sorted(found):
+            if not Path(path).name.startswith(".writing-"):
+                yield path[base:]
+
+    def delete(self, prefix: str) -> None:
+        """Remove an object, or everything below a prefix ending with ``/``; nothing there is no error."""
+        with _translated(f"delete {self.url(prefix)}"):
+            self.filesystem.invalidate_cache()
+            path = self.path(prefix).rstrip("/")
+            if self.filesystem.exists(path):
+                self.filesystem.rm(path, recursive=prefix.endswith("/"))
+
+    def zarr(self, key: str, *, read_only: bool = False) -> zarr.abc.store.Store:
+        """A Zarr v3 store at a key."""
+        if self.is_local:
+            return zarr.storage.LocalStore(self.path(key), read_only=read_only)
+        return zarr.storage.FsspecStore.from_url(
+            self.url(key), storage_options={**self.options}, read_only=read_only
+        )
+
+    def _write_temporary(self, key: str, data: bytes) -> Path:
+        target = Path(self.path(key))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".writing-{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+
+class _translated:
+    """Turns a file system's exceptions into Foldcast's: may it pass on its own, or not?"""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise StoreError(f"could not {self._action}: no such object") from error
+        if isinstance(error, PermissionError):
+            raise StoreError(f"could not {self._action}: permission denied") from error
+        if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNOS:
+            raise StoreError(f"could not {self._action}: {error}") from error
+        if isinstance(error, (OSError, TimeoutError)):
+            raise TransientSourceError(f"could not {self._action}: {error}") from error
