@@ -62,7 +62,9 @@ class Block:
 
     def __post_init__(self) -> None:
         if not self.members or list(self.members) != sorted(set(self.members)) or self.members[0] < 0:
-            raise ValueError(f"members: expected ascending, distinct, non-negative numbers, got {self.members}")
+            raise ValueError(
+                f"members: expected ascending, distinct, non-negative numbers, got {self.members}"
+            )
 
 
 def parse_init_time(text: str) -> datetime:

@@ -1,0 +1,236 @@
+"""All configuration: from the environment (``FOLDCAST_…``) and one TOML file. Nothing else reads either.
+
+Precedence, highest first: arguments, environment, the TOML file, defaults. Nested fields use a double
+underscore in the environment, e.g. ``FOLDCAST_STORE__ROOT=s3://forecasts/prod``. The TOML file is
+``foldcast.toml`` in the working folder, or the one named by ``FOLDCAST_CONFIG``.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from infra.errors import FoldcastError, UnknownModelError
+from infra.object_store import ObjectStore
+
+SourceKind = Literal["hres", "era5", "gfs", "nature-run"]
+
+
+class SettingsError(FoldcastError):
+    """The configuration is not valid; the message names the field, what was expected and what came."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(_Section):
+    """Where forecasts, checkpoints and products live."""
+
+    root: str = Field("foldcast-data", description="Local folder or fsspec URL of the store.")
+    endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible server.")
+    access_key: SecretStr | None = Field(None, description="Access key; default: the ambient credentials.")
+    secret_key: SecretStr | None = Field(None, description="Secret key of the access key.")
+    public_url: str | None = Field(None, description="Base URL under which readers see the store, for links.")
+
+    def open(self) -> ObjectStore:
+        """The object store these settings describe."""
+        options: dict[str, Any] = {}
+        if self.root.startswith("s3://"):
+            if self.endpoint_url is not None:
+                options["endpoint_url"] = self.endpoint_url
+            if self.access_key is not None and self.secret_key is not None:
+                options["key"] = self.access_key.get_secret_value()
+                options["secret"] = self.secret_key.get_secret_value()
+        root = self.root if "://" in self.root else str(Path(self.root).resolve())
+        return ObjectStore(root=root, options=options)
+
+
+class SourceSettings(_Section):
+    """One provider of analyses."""
+
+    type: Literal["open-data", "arco-era5", "cds", "gfs", "files", "deepmind", "nature-run"] = Field(
+        ..., description="Which provider's layout to read."
+    )
+    kind: SourceKind = Field(..., description="What the analyses are; must match what the weights expect.")
+    roots: tuple[str, ...] = Field((), description="Root URLs in order of preference; default: all mirrors.")
+    parallel: int = Field(4, ge=1, le=16, description="Byte ranges read at once.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further options of that provider.")
+
+
+class PointSettings(_Section):
+    """A named point for meteograms."""
+
+    name: str = Field(..., description="Name shown on the plot.")
+    latitude: float = Field(..., ge=-90, le=90, description="Degrees north.")
+    longitude: float = Field(..., ge=-180, lt=360, description="Degrees east.")
+
+
+class EventSettings(_Section):
+    """An event whose probability is a product: a quantity above or below a threshold."""
+
+    quantity: str = Field(..., description="Variable or derived quantity, e.g. 10m_wind_speed.")
+    threshold: float = Field(..., description="Threshold in the quantity's units.")
+    level: int | None = Field(None, description="Pressure level in hPa, for quantities on levels.")
+    below: bool = Field(False, description="Whether the event is falling below instead of exceeding.")
+
+
+class ProductSettings(_Section):
+    """What is made from the members."""
+
+    quantiles: tuple[float, ...] = Field((0.1, 0.5, 0.9), description="Ensemble quantiles, within 0…1.")
+    events: tuple[EventSettings, ...] = Field(
+        (
+            EventSettings(quantity="10m_wind_speed", threshold=10.0),
+            EventSettings(quantity="10m_wind_speed", threshold=15.0),
+            EventSettings(quantity="total_precipitation", threshold=0.005),
+        ),
+        description="Events whose probabilities are published.",
+    )
+    points: tuple[PointSettings, ...] = Field((), description="Named points for meteograms.")
+    formats: tuple[Literal["zarr", "netcdf", "grib2", "png"], ...] = Field(
+        ("zarr", "png"), description="Formats to publish."
+    )
+
+    @field_validator("quantiles")
+    @classmethod
+    def _within_unit_interval(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= q <= 1 for q in value) or list(value) != sorted(value):
+            raise ValueError(f"expected ascending numbers within 0…1, got {value}")
+        return value
+
+
+class ModelSettings(_Section):
+    """One configured model: its weights, its inputs and how it is run."""
+
+    checkpoint: str = Field(..., description="Path or URL of the params .npz file.")
+    statistics: str = Field(..., description="Folder or URL with the *_by_level.nc normalisation statistics.")
+    trained_on: SourceKind = Field(..., description="Which analyses the weights were trained on.")
+    source: str = Field(..., description="Name of the source of its initial conditions.")
+    members: int = Field(1, ge=1, description="Ensemble size.")
+    steps: int = Field(..., ge=1, description="Number of model steps.")
+    init_hours: tuple[int, ...] = Field((0, 12), description="Hours of day, UTC, at which cycles start.")
+    cutoff: timedelta = Field(
+        timedelta(hours=10), description="After init_time + cutoff a cycle without inputs is late."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the cycle's base random key.")
+    rng: Literal["operational", "reference"] = Field("operational", description="Recipe of random keys.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Compute type.")
+    attention: str = Field("auto", description="Attention implementation (GenCast).")
+    members_per_program: int = Field(1, ge=1, description="Members computed by one compiled program.")
+    block_size: int = Field(4, ge=1, description="Members per worker run.")
+    checkpoint_every: int = Field(4, ge=1, description="Steps between rollout checkpoints.")
+    step_timeout: timedelta = Field(timedelta(minutes=30), description="Limit without progress.")
+    require: Literal["all"] | int = Field("all", description="'all' members, or the least number.")
+    sea_surface_temperature: Literal["source", "era5t", "skin-temperature"] = Field(
+        "source", description="Where SST comes from."
+    )
+    regridding: Literal["auto", "linear", "conservative", "nearest"] = Field(
+        "auto", description="'auto' takes a subset of points where possible, else linear interpolation."
+    )
+    perturbation: dict[str, Any] = Field(
+        default_factory=dict, description="Initial-condition perturbation of a deterministic model."
+    )
+    climatology: str | None = Field(None, description="Climatology file for anomalies and verification.")
+    products: ProductSettings = Field(default_factory=ProductSettings, description="What is published.")
+
+
+class RunSettings(_Section):
+    """How work is handed out."""
+
+    submission: Literal["in-process", "work-pool"] = Field("in-process", description="Where blocks run.")
+    work_pool: str = Field("gpu", description="Work pool of member blocks.")
+    block_attempts: int = Field(3, ge=1, description="Attempts before a block is given up.")
+    workers_at_once: int = Field(8, ge=1, description="Blocks submitted at once.")
+    cache: str = Field("~/.cache/foldcast", description="Compiled programs, graphs, remote files, weights.")
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FOLDCAST_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    store: StoreSettings = Field(default_factory=StoreSettings, description="The object store.")
+    run: RunSettings = Field(default_factory=RunSettings, description="How work is handed out.")
+    sources: dict[str, SourceSettings] = Field(default_factory=dict, description="Providers by name.")
+    models: dict[str, ModelSettings] = Field(default_factory=dict, description="Models by name.")
+    keep_days: int = Field(30, ge=1, description="Days published cycles are kept.")
+    webhook: SecretStr | None = Field(None, description="URL that alerts are posted to.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the TOML file."""
+        path = settings_cls.model_config.get("toml_file")
+        toml = (TomlConfigSettingsSource(settings_cls),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+    def configured_model(self, name: str) -> ModelSettings:
+        """The model of that name.
+
+        Raises:
+            UnknownModelError: no such model; the message lists the configured ones.
+        """
+        if name not in self.models:
+            known = ", ".join(sorted(self.models)) or "none"
+            raise UnknownModelError(f"unknown model {name!r}; configured: {known}")
+        return self.models[name]
+
+    def configured_source(self, name: str) -> SourceSettings:
+        """The source of that name.
+
+        Raises:
+            SettingsError: no such source; the message lists the configured ones.
+        """
+        if name not in self.sources:
+            known = ", ".join(sorted(self.sources)) or "none"
+            raise SettingsError(f"unknown source {name!r}; configured: {known}")
+        return self.sources[name]
+
+
+def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from overrides, the environment and a TOML file.
+
+    Args:
+        path: the TOML file; default ``FOLDCAST_CONFIG``, else ``foldcast.toml`` if it exists.
+        overrides: top-level fields that win over everything else.
+
+    Raises:
+        SettingsError: the file is missing or not TOML, or a field is not valid.
+    """
+    named = path or (Path(os.environ["FOLDCAST_CONFIG"]) if "FOLDCAST_CONFIG" in os.environ else None)
+    if named is not None and not named.is_file():
+        raise SettingsError(f"configuration file: expected a TOML file, found none at {named}")
+    file = named or Path("foldcast.toml")
+
+    class _FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file if file.is_file() else None)
+
+    try:
+        return _FromFile(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError(f"configuration is not valid: {problems}") from None
+    except ValueError as error:
+        raise SettingsError(f"configuration file {file}: {error}") from None

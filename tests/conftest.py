@@ -1,0 +1,44 @@
+"""Fixtures shared by the whole suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return _ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of small real data files; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("FOLDCAST_SHARED", _ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data files are not present ({folder.parent.name}/data)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """The numerical parity cases that travel with the tests."""
+    return _ROOT / "tests" / "data" / "parity"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep Prefect's database, caches and settings of the person who runs the tests out of the tests."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("FOLDCAST_") and name != "FOLDCAST_SHARED"]:
+        del os.environ[name]
+    os.environ["PREFECT_HOME"] = str(home / "prefect")
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["MPLBACKEND"] = "agg"
+    os.environ["MPLCONFIGDIR"] = str(home / "matplotlib")
