@@ -1,7 +1,7 @@
 """The one interface between Foldcast and whoever provides analyses.
 
-A source *offers* variables, says what of a request is *available* now, and *fetches* raw files as the provider
-wrote them (or, for array stores, exact copies of the values). It neither converts units nor interpolates:
+A source *offers* variables, says what of a request is *available* now, and *fetches* raw files as
+the provider wrote them (array stores: exact copies of the values). It neither converts units nor interpolates:
 ``infra.decoding`` and ``infra.interpolation`` do, the same way for all sources.
 """
 
@@ -158,7 +158,7 @@ class Source(Protocol):
         """
 
     def fetch(self, request: FieldRequest, folder: Path) -> tuple[RawFile, ...]:
-        """Bring what ``available`` promised into ``folder``; pieces already there and sound are not fetched again.
+        """Bring the request into ``folder``; pieces already there and sound are not fetched again.
 
         The files together decode to the requested variables, derived ones included; they may hold more.
 
