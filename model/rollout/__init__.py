@@ -1,0 +1,1 @@
+"""Stepping a loaded model through time: keys, states, perturbations, memory."""
