@@ -14,6 +14,7 @@ Keys are relative to the root, use ``/`` and carry no leading slash. ``{cycle}``
 ``cycles/{cycle}/products/{run}/``         products, before and after they are visible
 ``cycles/{cycle}/manifest.json``           the cycle is whole and verified: readers start here
 ``cycles/{model}/latest.json``             the newest such cycle
+``claims/{cycle}/``                        which run works on the cycle
 ``quarantine/{cycle}/``                    what failed its checks, with the reason
 ``verification/{cycle}/``                  sufficient statistics of a verified cycle
 ========================================== ==================================================================
@@ -103,6 +104,26 @@ def latest(model: str) -> str:
 def catalog(name: str = "catalog.json") -> str:
     """STAC catalogue documents and the index page over all cycles."""
     return f"catalog/{name}"
+
+
+def claims_prefix(cycle: Cycle) -> str:
+    """All claims ever made on a cycle."""
+    return f"claims/{cycle}/"
+
+
+def claim(cycle: Cycle, number: int) -> str:
+    """The conditional put that makes the cycle's claim of that number."""
+    return f"{claims_prefix(cycle)}{number:06d}.claim.json"
+
+
+def claim_heartbeat(cycle: Cycle, number: int) -> str:
+    """When that claim was last renewed, and whether it was released."""
+    return f"{claims_prefix(cycle)}{number:06d}.heartbeat.json"
+
+
+def event_mark(cycle: Cycle, event: str) -> str:
+    """The mark that an event of a cycle was raised, so that it is raised once."""
+    return f"events/{cycle}/{event}.json"
 
 
 def quarantine(cycle: Cycle, name: str = "") -> str:

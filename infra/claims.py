@@ -1,0 +1,129 @@
+"""Who works on a cycle: a lease in the object store, so that a cycle started twice runs once.
+
+Claims of a cycle are numbered. Claim *n* is a conditional put, so of all contenders exactly one holds it. It
+ends when it is released, or when its heartbeat is older than the lease; then claim *n* + 1 may be made. No
+claim is ever deleted or taken over in place, hence there is no moment at which two hold the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from infra import layout
+from infra.errors import FoldcastError, StoreError, TransientSourceError
+from infra.object_store import ObjectStore
+from model.cycle import Cycle
+
+DEFAULT_LEASE = timedelta(minutes=10)
+_RENEWALS_PER_LEASE = 5
+
+Clock = Callable[[], datetime]
+
+
+class CycleBusyError(FoldcastError):
+    """Another run holds the cycle; the message names it."""
+
+
+def utc_now() -> datetime:
+    """The time by this machine's clock, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A held claim.
+
+    Args:
+        store: where claims lie.
+        cycle: what is claimed.
+        number: position in the cycle's sequence of claims.
+        owner: who holds it, for people: a flow-run name or a process.
+        lease: after this long without a renewal others may claim.
+        clock: the current time in UTC.
+    """
+
+    store: ObjectStore
+    cycle: Cycle
+    number: int
+    owner: str
+    lease: timedelta
+    clock: Clock
+
+    def renew(self) -> None:
+        """Write a heartbeat."""
+        self._write(released=False)
+
+    def release(self) -> None:
+        """Give the cycle free."""
+        self._write(released=True)
+
+    def _write(self, *, released: bool) -> None:
+        document = {"owner": self.owner, "time": self.clock().isoformat(), "released": released}
+        self.store.write(layout.claim_heartbeat(self.cycle, self.number), json.dumps(document).encode())
+
+
+@contextmanager
+def held(claim: Claim) -> Iterator[Claim]:
+    """Keep a claim renewed while the block runs, and release it at the end, however it ends."""
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait((claim.lease / _RENEWALS_PER_LEASE).total_seconds()):
+            with suppress(
+                StoreError, TransientSourceError
+            ):  # the next heartbeat within the lease makes it good
+                claim.renew()
+
+    thread = threading.Thread(target=keep, name=f"claim {claim.cycle}", daemon=True)
+    thread.start()
+    try:
+        yield claim
+    finally:
+        stop.set()
+        thread.join()
+        claim.release()
+
+
+def claim_cycle(
+    store: ObjectStore,
+    cycle: Cycle,
+    *,
+    owner: str,
+    lease: timedelta = DEFAULT_LEASE,
+    clock: Clock = utc_now,
+) -> Claim:
+    """Claim a cycle for one run.
+
+    The machines' clocks must agree to well within the lease.
+
+    Raises:
+        CycleBusyError: another run holds it and its lease has not ended.
+    """
+    number = sum(1 for _ in _claims(store, cycle))
+    if number:
+        state = _state(store, cycle, number - 1)
+        age = clock() - datetime.fromisoformat(state["time"])
+        if not state["released"] and age < lease:
+            raise CycleBusyError(
+                f"cycle {cycle}: held by {state['owner']}, last heard of {age.seconds} s ago"
+            )
+    claim = Claim(store=store, cycle=cycle, number=number, owner=owner, lease=lease, clock=clock)
+    document = {"owner": owner, "time": clock().isoformat(), "released": False}
+    if not store.create(layout.claim(cycle, number), json.dumps(document).encode()):
+        raise CycleBusyError(f"cycle {cycle}: another run claimed it at the same moment")
+    return claim
+
+
+def _claims(store: ObjectStore, cycle: Cycle) -> list[str]:
+    return [key for key in store.list(layout.claims_prefix(cycle)) if key.endswith(".claim.json")]
+
+
+def _state(store: ObjectStore, cycle: Cycle, number: int) -> dict:
+    heartbeat = layout.claim_heartbeat(cycle, number)
+    key = heartbeat if store.exists(heartbeat) else layout.claim(cycle, number)
+    return json.loads(store.read(key))

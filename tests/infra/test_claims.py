@@ -1,0 +1,97 @@
+"""A cycle started twice runs once, and a dead owner does not hold it for ever."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.claims import Claim, CycleBusyError, claim_cycle, held
+from infra.object_store import ObjectStore
+from model.cycle import Cycle
+
+CYCLE = Cycle(model="tiny", init_time=datetime(2026, 1, 2, tzinfo=UTC))
+LEASE = timedelta(minutes=10)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 2, 8, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(root=str(tmp_path))
+
+
+def claimed(store: ObjectStore, owner: str, clock: Clock) -> Claim:
+    return claim_cycle(store, CYCLE, owner=owner, lease=LEASE, clock=clock)
+
+
+def test_a_held_cycle_is_refused_by_name(store: ObjectStore) -> None:
+    clock = Clock()
+    claimed(store, "schedule", clock)
+    with pytest.raises(CycleBusyError, match="held by schedule"):
+        claimed(store, "by hand", clock)
+
+
+def test_a_released_cycle_is_free(store: ObjectStore) -> None:
+    clock = Clock()
+    with held(claimed(store, "first", clock)):
+        pass
+    assert claimed(store, "second", clock).number == 1
+
+
+def test_a_silent_owner_loses_the_cycle_when_its_lease_ends(store: ObjectStore) -> None:
+    clock = Clock()
+    claimed(store, "dead", clock)
+    clock.now += LEASE - timedelta(seconds=1)
+    with pytest.raises(CycleBusyError):
+        claimed(store, "impatient", clock)
+    clock.now += timedelta(seconds=1)
+    assert claimed(store, "patient", clock).number == 1
+
+
+def test_a_renewed_lease_lasts(store: ObjectStore) -> None:
+    clock = Clock()
+    held = claimed(store, "alive", clock)
+    clock.now += LEASE
+    held.renew()
+    clock.now += LEASE / 2
+    with pytest.raises(CycleBusyError, match="alive"):
+        claimed(store, "other", clock)
+
+
+def test_an_error_inside_gives_the_cycle_free(store: ObjectStore) -> None:
+    clock = Clock()
+    with pytest.raises(RuntimeError, match="inside"), held(claimed(store, "fails", clock)):
+        raise RuntimeError("inside")
+    assert claimed(store, "next", clock).number == 1
+
+
+def test_of_many_at_once_one_wins(store: ObjectStore) -> None:
+    clock = Clock()
+    barrier = threading.Barrier(8)
+    won: list[str] = []
+
+    def contend(owner: str) -> None:
+        barrier.wait()
+        try:
+            claimed(store, owner, clock)
+            won.append(owner)
+        except CycleBusyError:
+            pass
+
+    threads = [threading.Thread(target=contend, args=(f"run {i}",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
