@@ -104,3 +104,13 @@ def cycle_times(start: datetime, end: datetime, *, every: timedelta) -> list[dat
         times.append(start)
         start += every
     return times
+
+
+def recent_init_times(now: datetime, *, hours: Sequence[int], look_back: timedelta) -> list[datetime]:
+    """All init_times in (now − look_back, now] whose hour of day, UTC, is among ``hours``, oldest first."""
+    if any(not 0 <= hour < 24 for hour in hours):
+        raise ValueError(f"hours: expected hours of day 0…23, got {tuple(hours)}")
+    latest = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    oldest_first = reversed(range(int(look_back / timedelta(hours=1)) + 1))
+    times = [latest - timedelta(hours=back) for back in oldest_first]
+    return [time for time in times if time.hour in hours and time > now - look_back]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.cycle import Block, Cycle, cycle_times, parse_init_time, plan_blocks
+from model.cycle import Block, Cycle, cycle_times, parse_init_time, plan_blocks, recent_init_times
 
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -66,3 +66,14 @@ def test_a_block_needs_ascending_distinct_members(members: tuple[int, ...]) -> N
 def test_cycle_times_include_both_ends() -> None:
     times = cycle_times(MIDNIGHT, MIDNIGHT + timedelta(days=1), every=timedelta(hours=12))
     assert [t.hour for t in times] == [0, 12, 0]
+
+
+def test_recent_init_times_are_those_of_the_right_hours() -> None:
+    now = MIDNIGHT + timedelta(hours=7, minutes=40)
+    times = recent_init_times(now, hours=(0, 12), look_back=timedelta(hours=30))
+    assert times == [MIDNIGHT - timedelta(hours=12), MIDNIGHT]
+
+
+def test_the_present_hour_is_recent_and_the_end_of_the_look_back_is_not() -> None:
+    times = recent_init_times(MIDNIGHT, hours=(0,), look_back=timedelta(hours=24))
+    assert times == [MIDNIGHT]
