@@ -1,0 +1,1 @@
+"""What fields, ensembles and forecasts are worth: statistics, products, scores."""

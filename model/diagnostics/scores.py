@@ -1,0 +1,311 @@
+"""Verification scores kept as sums that add up over any set of cycles.
+
+A cycle is reduced once to *sufficient statistics*: area-weighted sums per field, lead time and region.
+``add`` joins two such sets (associative and commutative, a monoid), so a season is scored without touching
+its fields again, and ``scores`` turns any sum into RMSE, bias, ACC, CRPS, spread and so on.
+
+Conventions are WeatherBench 2's (Rasp et al. 2024): area weights from cell bounds, tropics |φ| ≤ 20°,
+extratropics 20–90°, squared errors averaged over cycles before the root is taken. The CRPS is the fair one
+(Ferro 2014, eq. 8), the spread follows Fortin et al. (2014): unbiased variance times (M+1)/M, so that
+spread equals RMSE for an ensemble whose members and truth are exchangeable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from model.errors import InvalidFieldError
+from model.grid import Grid
+
+_SPATIAL = ("latitude", "longitude")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A band of latitudes, both bounds included (degrees north)."""
+
+    name: str
+    south: float
+    north: float
+
+    def __post_init__(self) -> None:
+        if not -90 <= self.south < self.north <= 90:
+            raise ValueError(
+                f"region {self.name}: expected −90 ≤ south < north ≤ 90, got {self.south}…{self.north}"
+            )
+
+
+REGIONS = (
+    Region(name="global", south=-90, north=90),
+    Region(name="tropics", south=-20, north=20),
+    Region(name="northern-extratropics", south=20, north=90),
+    Region(name="southern-extratropics", south=-90, north=-20),
+)
+"""WeatherBench's four regions; rows at exactly 20° belong to both neighbours."""
+
+
+def field_name(variable: str, level: float | None = None) -> str:
+    """A field's label: the variable, with its level in hPa if it has one, e.g. ``geopotential 500``."""
+    return variable if level is None else f"{variable} {level:g}"
+
+
+def region_weights(grid: Grid, regions: tuple[Region, ...] = REGIONS) -> np.ndarray:
+    """Area weight of one cell per region and latitude, shape (region, latitude).
+
+    A region's weights sum to 1 over all its cells.
+    """
+    rows = np.stack(
+        [
+            np.where(
+                (grid.latitude >= region.south) & (grid.latitude <= region.north), grid.area_weights(), 0.0
+            )
+            for region in regions
+        ]
+    )
+    return rows / rows.sum(axis=1, keepdims=True) / grid.shape[1]
+
+
+def ensemble_statistics(
+    forecast: xr.Dataset,
+    truth: xr.Dataset,
+    *,
+    grid: Grid,
+    persistence: xr.Dataset | None = None,
+    climatology: xr.Dataset | None = None,
+    regions: tuple[Region, ...] = REGIONS,
+) -> xr.Dataset:
+    """Sufficient statistics of one cycle.
+
+    Cells where the truth is NaN (sea surface temperature over land) do not count; a forecast that is NaN
+    where the truth is known makes its sums, and so its scores, NaN.
+
+    Args:
+        forecast: dims ([member], lead_time, [level], latitude, longitude); one variable and lead time is in
+            memory at once if the arrays are lazy.
+        truth: the same variables on the same lead times, without member.
+        grid: where both lie.
+        persistence: the initial state, dims ([level], latitude, longitude): the forecast "nothing changes".
+        climatology: long-term mean at each valid time, dims as truth: the forecast "as usual", and the
+            reference of the anomalies.
+        regions: bands to average over.
+
+    Returns:
+        float64 sums with dims (field, lead_time, region), ``rank_weight`` also (rank). ``field`` is the label
+        of ``field_name``. Attribute ``members`` holds the ensemble size.
+
+    Raises:
+        InvalidFieldError: forecast and truth do not match in grid, lead times or levels.
+    """
+    for name, dataset in (("forecast", forecast), ("truth", truth)):
+        mismatch = grid.mismatch(dataset)
+        if mismatch:
+            raise InvalidFieldError(f"{name}: {mismatch}")
+    if not np.array_equal(forecast["lead_time"].values, truth["lead_time"].values):
+        raise InvalidFieldError(
+            f"lead times: forecast has {forecast['lead_time'].values}, truth {truth['lead_time'].values}"
+        )
+    weights = region_weights(grid, regions)
+    labels: list[str] = []
+    rows: list[list[dict[str, np.ndarray]]] = []
+    for variable in forecast.data_vars:
+        if variable not in truth:
+            raise InvalidFieldError(
+                f"truth: {variable!r} is missing; it has {sorted(map(str, truth.data_vars))}"
+            )
+        by_lead = []
+        for index in range(forecast.sizes["lead_time"]):
+            at_lead = {"lead_time": index}
+            references = [
+                None if dataset is None else _at(dataset[variable], at_lead)
+                for dataset in (truth, persistence, climatology)
+            ]
+            by_lead.append(
+                list(_levels(_at(forecast[variable], at_lead), references, weights, str(variable)))
+            )
+        labels += [label for label, _ in by_lead[0]]
+        rows += [[by_lead[lead][k][1] for lead in range(len(by_lead))] for k in range(len(by_lead[0]))]
+    sums = {
+        name: xr.DataArray(
+            np.array([[statistics[name] for statistics in row] for row in rows]),
+            dims=("field", "lead_time", "region") + (("rank",) if name == "rank_weight" else ()),
+        )
+        for name in rows[0][0]
+    }
+    return xr.Dataset(
+        sums,
+        coords={
+            "field": labels,
+            "lead_time": forecast["lead_time"].values,
+            "region": [r.name for r in regions],
+        },
+        attrs={"members": forecast.sizes.get("member", 1)},
+    )
+
+
+def add(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
+    """The statistics of both sets together; fields, lead times and regions only one of them has are kept.
+
+    Raises:
+        InvalidFieldError: the sets hold different statistics or come from ensembles of different size.
+    """
+    if set(first.data_vars) != set(second.data_vars):
+        names = [sorted(map(str, statistics.data_vars)) for statistics in (first, second)]
+        raise InvalidFieldError(f"statistics: cannot add {names[0]} and {names[1]}")
+    sizes = [statistics.attrs.get("members") for statistics in (first, second)]
+    if sizes[0] != sizes[1]:
+        raise InvalidFieldError(f"statistics: cannot add ensembles of {sizes[0]} and {sizes[1]} members")
+    if all(np.array_equal(first[c].values, second[c].values) for c in ("field", "lead_time", "region")):
+        return xr.Dataset({n: first[n] + second[n] for n in first.data_vars}, attrs=first.attrs)
+    one, two = xr.align(first, second, join="outer", fill_value=0.0)
+    order = list(dict.fromkeys([*first["field"].values, *second["field"].values]))
+    regions = list(dict.fromkeys([*first["region"].values, *second["region"].values]))
+    summed = xr.Dataset({n: one[n] + two[n] for n in first.data_vars}, attrs=first.attrs)
+    return summed.sel(field=order, region=regions)
+
+
+def total(statistics: Iterable[xr.Dataset]) -> xr.Dataset:
+    """The statistics of all sets together, read one at a time.
+
+    Raises:
+        InvalidFieldError: there is none, or they do not match (see ``add``).
+    """
+    iterator = iter(statistics)
+    result = next(iterator, None)
+    if result is None:
+        raise InvalidFieldError("statistics: expected at least one cycle, got none")
+    for item in iterator:
+        result = add(result, item)
+    return result
+
+
+def scores(statistics: xr.Dataset) -> xr.Dataset:
+    """Scores from sums: dims (field, lead_time, region), ``rank_histogram`` also (rank).
+
+    ``rmse``, ``bias`` and ``mae`` are of the ensemble mean, in the field's units; ``acc`` is the uncentred
+    anomaly correlation of the pooled cells; ``crps`` is fair; ``spread_skill_ratio`` is 1 for a reliable
+    ensemble; ``rank_histogram`` sums to 1. Those of an absent reference or of a single member are left out.
+    """
+    weight = statistics["weight"].where(statistics["weight"] > 0)
+    mean = {str(name): values / weight for name, values in statistics.items() if name != "weight"}
+    result = {
+        "rmse": np.sqrt(mean["squared_error"]),
+        "bias": mean["error"],
+        "mae": mean["absolute_error"],
+    }
+    for reference in ("persistence", "climatology"):
+        if f"{reference}_squared_error" in mean:
+            result[f"{reference}_rmse"] = np.sqrt(mean[f"{reference}_squared_error"])
+            result[f"{reference}_mae"] = mean[f"{reference}_absolute_error"]
+    if "anomaly_product" in mean:
+        result["acc"] = mean["anomaly_product"] / np.sqrt(
+            mean["forecast_anomaly_squared"] * mean["truth_anomaly_squared"]
+        )
+    members = statistics.attrs["members"]
+    if members > 1:
+        result["crps"] = mean["member_absolute_error"] - mean["member_difference"] / 2
+        result["spread"] = np.sqrt(mean["ensemble_variance"] * (members + 1) / members)
+        result["spread_skill_ratio"] = result["spread"] / result["rmse"]
+        result["rank_histogram"] = mean["rank_weight"]
+    return xr.Dataset(result, attrs={"members": members})
+
+
+def _at(array: xr.DataArray, indexer: dict[str, int]) -> xr.DataArray:
+    """One lead time of an array in memory, or all of an array without lead times."""
+    present = {name: index for name, index in indexer.items() if name in array.dims}
+    return array.isel(present).load()
+
+
+def _levels(
+    forecast: xr.DataArray,
+    references: list[xr.DataArray | None],
+    weights: np.ndarray,
+    variable: str,
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Label and statistics of each level of one variable at one lead time."""
+    levels = forecast["level"].values.tolist() if "level" in forecast.dims else [None]
+    for level in levels:
+        arrays = []
+        for array in (forecast, *references):
+            if array is None:
+                arrays.append(None)
+                continue
+            at_level = array if level is None else array.sel(level=level)
+            leading = ("member",) if "member" in at_level.dims else ()
+            arrays.append(at_level.transpose(*leading, *_SPATIAL).values.astype(np.float64))
+        members, truth, persistence, climatology = arrays
+        if members.ndim == 2:
+            members = members[np.newaxis]
+        yield (
+            field_name(variable, level),
+            _field_statistics(members, truth, persistence, climatology, weights),
+        )
+
+
+def _field_statistics(
+    members: np.ndarray,
+    truth: np.ndarray,
+    persistence: np.ndarray | None,
+    climatology: np.ndarray | None,
+    weights: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Weighted sums per region of one field: members (member, latitude, longitude), others without member."""
+    known = np.isfinite(truth)
+
+    def weigh(values: np.ndarray) -> np.ndarray:
+        return weights @ np.where(known, values, 0.0).sum(axis=-1)
+
+    mean = members.mean(axis=0)
+    error = mean - truth
+    sums = {
+        "weight": weigh(np.ones_like(truth)),
+        "error": weigh(error),
+        "absolute_error": weigh(np.abs(error)),
+        "squared_error": weigh(error**2),
+    }
+    for name, reference in (("persistence", persistence), ("climatology", climatology)):
+        if reference is not None:
+            sums[f"{name}_absolute_error"] = weigh(np.abs(reference - truth))
+            sums[f"{name}_squared_error"] = weigh((reference - truth) ** 2)
+    if climatology is not None:
+        sums["anomaly_product"] = weigh((mean - climatology) * (truth - climatology))
+        sums["forecast_anomaly_squared"] = weigh((mean - climatology) ** 2)
+        sums["truth_anomaly_squared"] = weigh((truth - climatology) ** 2)
+    if len(members) > 1:
+        sums["ensemble_variance"] = weigh(members.var(axis=0, ddof=1))
+        sums["member_absolute_error"] = weigh(np.abs(members - truth).mean(axis=0))
+        sums["member_difference"] = weigh(mean_member_difference(members))
+        sums["rank_weight"] = weights @ rank_counts(members, truth)
+    return sums
+
+
+def mean_member_difference(members: np.ndarray) -> np.ndarray:
+    """Mean of |xᵢ − xⱼ| over all pairs i ≠ j, for members (member, …): the fair CRPS's second term, doubled.
+
+    By sorting, since the sum over pairs is that of (2i − M + 1) x₍ᵢ₎ over the order statistics.
+    """
+    count = len(members)
+    ordered = np.sort(members, axis=0)
+    factors = (2.0 * np.arange(count) - count + 1).reshape(-1, *[1] * (members.ndim - 1))
+    return 2 * (factors * ordered).sum(axis=0) / (count * (count - 1))
+
+
+def rank_counts(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How often the truth has each rank among the members, shape (latitude, rank), ranks 0…M.
+
+    A truth equal to t members lies with equal shares in the t+1 ranks it could have (dry cells).
+    """
+    count = len(members)
+    known = np.isfinite(truth)
+    row = np.broadcast_to(np.arange(truth.shape[0])[:, np.newaxis], truth.shape)[known]
+    below = (members < truth).sum(axis=0)[known]
+    tied = (members == truth).sum(axis=0)[known]
+    counts = np.zeros(truth.shape[0] * (count + 1))
+    for shift in range(int(tied.max(initial=0)) + 1):
+        some = tied >= shift
+        position = row[some] * (count + 1) + below[some] + shift
+        counts += np.bincount(position, weights=1 / (tied[some] + 1), minlength=counts.size)
+    return counts.reshape(truth.shape[0], count + 1)
