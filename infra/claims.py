@@ -119,6 +119,20 @@ def claim_cycle(
     return claim
 
 
+def holder_of(
+    store: ObjectStore, cycle: Cycle, *, lease: timedelta = DEFAULT_LEASE, clock: Clock = utc_now
+) -> str | None:
+    """Who holds the cycle and when that run was last heard of; None if it is free."""
+    number = len(_claims(store, cycle))
+    if number == 0:
+        return None
+    state = _state(store, cycle, number - 1)
+    last_heard = datetime.fromisoformat(state["time"])
+    if state["released"] or clock() - last_heard >= lease:
+        return None
+    return f"{state['owner']}, last heard of at {last_heard:%H:%M:%S}Z"
+
+
 def _claims(store: ObjectStore, cycle: Cycle) -> list[str]:
     return [key for key in store.list(layout.claims_prefix(cycle)) if key.endswith(".claim.json")]
 

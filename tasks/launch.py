@@ -1,0 +1,114 @@
+"""Starting a cycle through Prefect, exactly once however often it is asked for.
+
+A flow run's idempotency key is the cycle and the attempt, and Prefect returns the existing run of a key
+whatever its state. So asking again for a cycle that runs changes nothing; only when an attempt is over and
+the cycle still not published is the next one made, up to a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
+from prefect.client.schemas.objects import FlowRun
+
+from infra import layout
+from infra.claims import holder_of
+from infra.object_store import ObjectStore
+from model.cycle import Cycle
+
+CycleState = Literal["published", "running", "started", "failed", "waiting", "late"]
+DEPLOYMENT = "forecast/forecast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleStatus:
+    """What is known of one cycle after looking after it.
+
+    Args:
+        cycle: which one.
+        state: where it stands.
+        reason: why, for people: missing inputs, the failed state's message.
+        attempts: flow runs made for it so far.
+    """
+
+    cycle: Cycle
+    state: CycleState
+    reason: str = ""
+    attempts: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it without being asked."""
+        return self.state in ("published", "failed", "late")
+
+
+def state_in_store(store: ObjectStore, cycle: Cycle) -> CycleStatus | None:
+    """What the store alone says of a cycle: published, or held by a run; None if neither."""
+    if store.exists(layout.cycle_manifest(cycle)):
+        return CycleStatus(cycle=cycle, state="published")
+    holder = holder_of(store, cycle)
+    return CycleStatus(cycle=cycle, state="running", reason=f"held by {holder}") if holder else None
+
+
+def start_cycle(
+    cycle: Cycle,
+    *,
+    queue: str,
+    attempts: int,
+    series: str = "",
+    parameters: dict[str, Any] | None = None,
+) -> CycleStatus:
+    """Have the forecast deployment run a cycle that is not published, unless it already does.
+
+    Args:
+        cycle: what to run.
+        queue: work queue, ``realtime`` or ``backfill``.
+        attempts: how many flow runs may be made for the cycle in all.
+        series: tells a forced repetition's attempts from earlier ones; a completed attempt ends it.
+        parameters: further parameters of the deployment.
+    """
+    return asyncio.run(_start_cycle(cycle, queue, attempts, series, parameters or {}))
+
+
+async def _start_cycle(
+    cycle: Cycle, queue: str, attempts: int, series: str, parameters: dict[str, Any]
+) -> CycleStatus:
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name(DEPLOYMENT)
+        for attempt in range(1, attempts + 1):
+            before = await _find_run(client, _key(cycle, series, attempt))
+            run = before or await client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters={"model": cycle.model, "init_time": cycle.init_time.isoformat(), **parameters},
+                name=f"{cycle.model}-{cycle.identifier}-{attempt}",
+                idempotency_key=_key(cycle, series, attempt),
+                work_queue_name=queue,
+                tags=[cycle.model, cycle.identifier],
+            )
+            if before is None:
+                return CycleStatus(cycle=cycle, state="started", attempts=attempt)
+            if series and run.state is not None and run.state.is_completed():
+                return CycleStatus(cycle=cycle, state="published", attempts=attempt)
+            if not _over(run):
+                return CycleStatus(cycle=cycle, state="running", attempts=attempt)
+        reason = run.state.message or run.state.name if run.state else "unknown state"
+        return CycleStatus(cycle=cycle, state="failed", reason=reason, attempts=attempts)
+
+
+async def _find_run(client: PrefectClient, key: str) -> FlowRun | None:
+    runs = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key])), limit=1
+    )
+    return runs[0] if runs else None
+
+
+def _key(cycle: Cycle, series: str, attempt: int) -> str:
+    return "/".join(part for part in (str(cycle), series, f"a{attempt}") if part)
+
+
+def _over(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
