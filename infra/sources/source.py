@@ -1,8 +1,8 @@
 """The one interface between Foldcast and whoever provides analyses.
 
 A source *offers* variables, says what of a request is *available* now, and *fetches* raw files as
-the provider wrote them (array stores: exact copies of the values). It neither converts units nor interpolates:
-``infra.decoding`` and ``infra.interpolation`` do, the same way for all sources.
+the provider wrote them (array stores: exact copies of the values). It neither converts units nor
+interpolates: ``infra.decoding`` and ``infra.interpolation`` do, the same way for all sources.
 """
 
 from __future__ import annotations

@@ -1,0 +1,356 @@
+"""GRIB files, editions 1 and 2, to the canonical state on their own grid.
+
+Whatever the provider does with names, units, scan order, first longitude, packing, several fields in one
+message or several experiment versions ends here. Interpolation to the model's grid is
+``infra.interpolation``'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+
+from infra.accumulation import combine
+from infra.errors import InvalidFieldError
+from infra.grib_field import SPECTRAL, Header, SourceGrid, header, opened, source_grid, values
+from infra.grib_messages import fields, messages
+from infra.grib_parameters import ACCUMULATED_PRECIPITATION, RELATIVE_HUMIDITY
+from infra.humidity import HUMIDITY_RULE, specific_humidity
+from model.variables import STATICS, VARIABLES
+
+SpectralTransform = Callable[[Sequence[bytes]], tuple[SourceGrid, list[np.ndarray]]]
+"""Spectral messages → the grid they were transformed to and a field for each."""
+
+_ACCUMULATED = {
+    "total_precipitation_6hr": timedelta(hours=6),
+    "total_precipitation_12hr": timedelta(hours=12),
+}
+_AUXILIARY_UNITS = {"skin_temperature": "K", "sea_ice_cover": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Field:
+    """A header, the message it heads and where that came from."""
+
+    header: Header
+    message: bytes
+    sha256: str
+    where: str
+
+    @property
+    def name(self) -> str:
+        return self.header.parameter.name if self.header.parameter else ""
+
+    @property
+    def preference(self) -> tuple[int, timedelta, str]:
+        """Lowest is best: direct before converted, analysis before forecast, final ERA5 before ERA5T."""
+        rank = self.header.parameter.rank if self.header.parameter else 0
+        return rank, self.header.valid_time - self.header.init_time, self.header.experiment
+
+
+_Key = tuple[str, int, datetime, int]  # name, level (0 at the surface), valid time, member
+_IntervalKey = tuple[datetime, datetime, int]  # start, end, member
+_AnyKey = TypeVar("_AnyKey")
+
+
+def decode(
+    paths: Path | str | Iterable[Path | str],
+    *,
+    variables: Collection[str] | None = None,
+    levels: Collection[int] | None = None,
+    valid_times: Collection[datetime] | None = None,
+    spectral: SpectralTransform | None = None,
+    keep_unknown: bool = False,
+    threads: int = 2,
+) -> xr.Dataset:
+    """Read GRIB files into one Dataset of our variables.
+
+    Args:
+        paths: one or several files; together they may hold any mixture of messages we know or not.
+        variables: long names to read; default all known. ``specific_humidity`` is made from relative
+            humidity where only that is there, precipitation from whatever intervals add up to 6 or 12 hours.
+        levels: hPa; default all whole levels there are.
+        valid_times: aware; default all.
+        spectral: transforms spherical harmonics to a grid; without it spectral messages are refused.
+        keep_unknown: also read what is none of our variables, named ``{shortName}_{typeOfLevel}_{level}``,
+            in the message's own units.
+        threads: fields unpacked at once.
+
+    Returns:
+        float32, dims (time, [number,] [level,] latitude, longitude) or (…, points) with latitude and
+        longitude of each point; time is valid time (datetime64[ns], UTC), level ascending hPa (int), latitude
+        ascending, longitude 0…360 ascending; statics without time. Combinations for which there is no message
+        are NaN and listed in ``attrs["absent"]``. ``attrs["messages"]`` (JSON) gives the sha256 of every raw
+        message used, with its experiment version; ``attrs["grid"]`` names a Gaussian or HEALPix grid.
+
+    Raises:
+        InvalidFieldError: a damaged file or message, two different messages for the same field, several
+            grids, or none of the wanted variables.
+    """
+    files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
+    chosen, accumulations = _select(_scan(files, keep_unknown), variables, levels, valid_times)
+    if not chosen and not accumulations:
+        raise InvalidFieldError(
+            f"{_names(files)}: none of the wanted fields is there; wanted {_listed(variables)} "
+            f"on levels {_listed(levels)} valid {_listed(valid_times)}"
+        )
+    everything = [*chosen.values(), *accumulations.values()]
+    grid, arrays = _unpack(everything, spectral, threads)
+    by_key = dict(zip(chosen, arrays))
+    parts = dict(zip(accumulations, arrays[len(chosen) :]))
+    used = {key: [field] for key, field in chosen.items()}
+    humidity_derived = _derive_humidity(by_key, used, variables)
+    _derive_accumulations(by_key, used, parts, accumulations, variables, valid_times)
+    if not by_key:
+        raise InvalidFieldError(
+            f"{_names(files)}: no variable can be made of these fields; precipitation intervals there are "
+            f"{[f'{s:%dT%HZ}–{e:%dT%HZ}' for s, e, _ in sorted(accumulations)]}"
+        )
+    dataset = _assemble(by_key, grid)
+    dataset.attrs["messages"] = json.dumps(_message_list(used))
+    if humidity_derived:
+        dataset["specific_humidity"].attrs["derivation"] = HUMIDITY_RULE
+    return dataset
+
+
+def experiment_versions(dataset: xr.Dataset) -> dict[str, list[str]]:
+    """Experiment versions (0001 final ERA5 or HRES, 0005 ERA5T) per valid time of a decoded Dataset."""
+    found: dict[str, set[str]] = {}
+    for entry in json.loads(dataset.attrs.get("messages", "[]")):
+        if entry["experiment"]:
+            found.setdefault(entry["valid_time"], set()).add(entry["experiment"])
+    return {time: sorted(versions) for time, versions in sorted(found.items())}
+
+
+def _scan(files: Sequence[Path], keep_unknown: bool) -> Iterable[_Field]:
+    for path in files:
+        for index, message in enumerate(messages(path)):
+            where = f"{path}, message {index + 1}"
+            sha256 = hashlib.sha256(message).hexdigest()
+            for single in fields(message, where=where):
+                with opened(single, where=where) as handle:
+                    found = header(handle, keep_unknown=keep_unknown)
+                yield _Field(header=found, message=single, sha256=sha256, where=where)
+
+
+def _select(
+    scanned: Iterable[_Field],
+    variables: Collection[str] | None,
+    levels: Collection[int] | None,
+    valid_times: Collection[datetime] | None,
+) -> tuple[dict[_Key, _Field], dict[_IntervalKey, _Field]]:
+    wanted = None if variables is None else set(variables)
+    if wanted is not None and "specific_humidity" in wanted:
+        wanted |= {RELATIVE_HUMIDITY, "temperature"}
+    chosen: dict[_Key, _Field] = {}
+    accumulations: dict[_IntervalKey, _Field] = {}
+    for field in scanned:
+        parameter = field.header.parameter
+        if parameter is None:
+            continue
+        if parameter.name == ACCUMULATED_PRECIPITATION:
+            if field.header.accumulation and (wanted is None or wanted & set(_ACCUMULATED)):
+                start, end = field.header.accumulation
+                _keep_better(accumulations, (start, end, field.header.number), field)
+            continue
+        level = field.header.level
+        if wanted is not None and parameter.name not in wanted:
+            continue
+        if parameter.on_levels and (level != int(level) or (levels and int(level) not in levels)):
+            continue
+        if valid_times and parameter.name not in STATICS and field.header.valid_time not in valid_times:
+            continue
+        key = (
+            parameter.name,
+            int(level) if parameter.on_levels else 0,
+            datetime.min if parameter.name in STATICS else field.header.valid_time,
+            0 if parameter.name in STATICS else field.header.number,
+        )
+        _keep_better(chosen, key, field)
+    return chosen, accumulations
+
+
+def _keep_better(kept: dict[_AnyKey, _Field], key: _AnyKey, field: _Field) -> None:
+    other = kept.get(key)
+    if other is None or field.preference < other.preference:
+        kept[key] = field
+    elif field.name not in STATICS and field.preference == other.preference and field.sha256 != other.sha256:
+        raise InvalidFieldError(
+            f"two different messages for {field.header}: {other.where} (sha256 {other.sha256[:12]}) and "
+            f"{field.where} ({field.sha256[:12]})"
+        )
+
+
+def _unpack(
+    wanted: Sequence[_Field], spectral: SpectralTransform | None, threads: int
+) -> tuple[SourceGrid, list[np.ndarray]]:
+    waves = [field for field in wanted if field.header.grid_type == SPECTRAL]
+    points = [field for field in wanted if field.header.grid_type != SPECTRAL]
+    if waves and spectral is None:
+        raise InvalidFieldError(
+            f"{waves[0].where}: {waves[0].header} is in spherical harmonics: "
+            "expected a target grid to transform it to"
+        )
+    unpacked: dict[int, np.ndarray] = {}
+    grid: SourceGrid | None = None
+    if points:
+        first = points[0]
+        with opened(first.message, where=first.where) as handle:
+            grid = source_grid(handle)
+        for field in points:
+            if field.header.grid_digest != first.header.grid_digest:
+                raise InvalidFieldError(
+                    f"expected one grid, got {first.header.grid_type} in {first.where} and another "
+                    f"({field.header.grid_type}) in {field.where}: decode them separately"
+                )
+
+        def one(field: _Field) -> np.ndarray:
+            with opened(field.message, where=f"{field.where} ({field.header})") as handle:
+                return values(handle, grid, factor=field.header.parameter.factor)
+
+        with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+            unpacked.update(zip(map(id, points), pool.map(one, points)))
+    if waves and spectral is not None:
+        wave_grid, transformed = spectral([field.message for field in waves])
+        if grid is not None and grid.shape != wave_grid.shape:
+            raise InvalidFieldError(
+                f"expected gridded and spectral fields on one grid, got {grid.shape} and {wave_grid.shape}"
+            )
+        grid = grid or wave_grid
+        for field, array in zip(waves, transformed):
+            unpacked[id(field)] = array * np.float32(field.header.parameter.factor)
+    return grid, [unpacked[id(field)] for field in wanted]
+
+
+def _derive_humidity(
+    arrays: dict[_Key, np.ndarray], used: dict[_Key, list[_Field]], variables: Collection[str] | None
+) -> bool:
+    """Specific humidity where only relative humidity is there; drop what was read for it alone."""
+    derived = False
+    for key in [key for key in arrays if key[0] == RELATIVE_HUMIDITY]:
+        relative, source = arrays.pop(key), used.pop(key)
+        _, level, time, number = key
+        target = ("specific_humidity", level, time, number)
+        temperature = ("temperature", level, time, number)
+        if target in arrays or temperature not in arrays:
+            continue
+        centre = "ncep" if source[0].header.centre == "kwbc" else "ecmwf"
+        arrays[target] = specific_humidity(relative, arrays[temperature], level * 100.0, centre=centre)
+        used[target] = source + used[temperature]
+        derived = True
+    if variables is not None and "temperature" not in variables:
+        for key in [key for key in arrays if key[0] == "temperature"]:
+            del arrays[key], used[key]
+    return derived
+
+
+def _derive_accumulations(
+    arrays: dict[_Key, np.ndarray],
+    used: dict[_Key, list[_Field]],
+    parts: dict[_IntervalKey, np.ndarray],
+    fields_of: dict[_IntervalKey, _Field],
+    variables: Collection[str] | None,
+    valid_times: Collection[datetime] | None,
+) -> None:
+    """Precipitation ending at the wanted times, else the other fields' times, else wherever intervals end."""
+    others = {key[2] for key in arrays if key[0] not in STATICS}
+    times = set(valid_times or others or {end for _, end, _ in parts})
+    for number in {number for _, _, number in parts}:
+        intervals = [(start, end) for start, end, member in parts if member == number]
+        for name, length in _ACCUMULATED.items():
+            if variables is not None and name not in variables:
+                continue
+            for time in sorted(times):
+                path = combine((time - length, time), intervals)
+                if path is None:
+                    continue
+                total = sum(sign * parts[(*interval, number)] for interval, sign in path)
+                arrays[(name, 0, time, number)] = np.maximum(total, 0.0).astype(np.float32)
+                used[(name, 0, time, number)] = [fields_of[(*interval, number)] for interval, _ in path]
+
+
+def _assemble(arrays: dict[_Key, np.ndarray], grid: SourceGrid) -> xr.Dataset:
+    times = sorted({time for name, _, time, _ in arrays if name not in STATICS})
+    numbers = sorted({number for name, _, _, number in arrays if name not in STATICS})
+    horizontal = ("latitude", "longitude") if grid.gridded else ("points",)
+    levels = sorted({level for name, level, _, _ in arrays if level})
+    data, absent = {}, []
+    for name in sorted({key[0] for key in arrays}):
+        if name in STATICS:
+            data[name] = (horizontal, arrays.pop((name, 0, datetime.min, 0)))
+            continue
+        on_levels = VARIABLES[name].on_levels if name in VARIABLES else False
+        own_levels = levels if on_levels else [0]
+        cube = np.full((len(times), len(numbers), len(own_levels), *grid.shape), np.nan, dtype=np.float32)
+        for i, time in enumerate(times):
+            for j, number in enumerate(numbers):
+                for k, level in enumerate(own_levels):
+                    found = arrays.pop((name, level, time, number), None)
+                    if found is None:
+                        absent.append(_label(name, level, time, number if len(numbers) > 1 else None))
+                    else:
+                        cube[i, j, k] = found
+        dims: tuple[str, ...] = ("time", "number", "level", *horizontal)
+        if not on_levels:
+            cube, dims = cube[:, :, 0], tuple(dim for dim in dims if dim != "level")
+        if len(numbers) == 1:
+            cube, dims = cube[:, 0], tuple(dim for dim in dims if dim != "number")
+        data[name] = (dims, cube)
+    coordinates: dict[str, object] = {
+        "latitude": ("latitude" if grid.gridded else "points", grid.latitude),
+        "longitude": ("longitude" if grid.gridded else "points", grid.longitude),
+    }
+    if times:
+        naive = [time.replace(tzinfo=None) for time in times]
+        coordinates["time"] = np.array(naive, dtype="datetime64[ns]")
+    if levels:
+        coordinates["level"] = np.array(levels, dtype=np.int32)
+    if len(numbers) > 1:
+        coordinates["number"] = np.array(numbers, dtype=np.int32)
+    dataset = xr.Dataset(data, coords=coordinates, attrs={"grid": grid.specification})
+    for name in dataset.data_vars:
+        units = VARIABLES[str(name)].units if name in VARIABLES else _AUXILIARY_UNITS.get(str(name))
+        if units:
+            dataset[name].attrs["units"] = units
+    if absent:
+        dataset.attrs["absent"] = json.dumps(absent)
+    return dataset
+
+
+def _label(name: str, level: int, time: datetime, number: int | None) -> str:
+    at = f" at {level} hPa" if level else ""
+    member = "" if number is None else f", member {number}"
+    return f"{name}{at}, valid {time:%Y%m%dT%HZ}{member}"
+
+
+def _message_list(used: dict[_Key, list[_Field]]) -> list[dict[str, object]]:
+    entries = {
+        (field.sha256, field.header.short_name, field.header.level): {
+            "field": f"{field.header.short_name} {field.header.level:g}",
+            "valid_time": f"{field.header.valid_time:%Y%m%dT%HZ}",
+            "init_time": f"{field.header.init_time:%Y%m%dT%HZ}",
+            "member": field.header.number,
+            "experiment": field.header.experiment,
+            "sha256": field.sha256,
+        }
+        for sources in used.values()
+        for field in sources
+    }
+    return list(entries.values())
+
+
+def _listed(wanted: Collection[object] | None) -> str:
+    return ", ".join(sorted(map(str, wanted))) if wanted else "any"
+
+
+def _names(files: Sequence[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
