@@ -1,0 +1,1 @@
+"""The nature run: a free run of a general circulation model that stands in for the atmosphere."""
