@@ -8,6 +8,7 @@ Keys are relative to the root, use ``/`` and carry no leading slash. ``{cycle}``
 ``statics/{source}/{grid}.zarr``           orography and land-sea mask
 ``initial-conditions/{cycle}.zarr``        the two frames a model starts from, with provenance
 ``validation/{cycle}/``                    reports and Data Docs of the inputs
+``runs/{cycle}/{run}/run.json``            everything that decides a value of this run
 ``runs/{cycle}/{run}/forecast.zarr``       the forecast store, one chunk per member and lead time
 ``runs/{cycle}/{run}/members/0007.json``   a finished member's chunk checksums
 ``runs/{cycle}/{run}/checkpoints/0007/``   that member's rollout checkpoints
@@ -54,6 +55,21 @@ def validation(cycle: Cycle, name: str = "") -> str:
 def run_prefix(cycle: Cycle, run: str) -> str:
     """All working data of one run (a fingerprint) of a cycle."""
     return f"runs/{cycle}/{run}/"
+
+
+def run_description(cycle: Cycle, run: str) -> str:
+    """Everything that decides a value of a run."""
+    return f"{run_prefix(cycle, run)}run.json"
+
+
+def ensemble_manifest(cycle: Cycle, run: str) -> str:
+    """What the controller gathered: complete members, what is missing, on which devices."""
+    return f"{run_prefix(cycle, run)}ensemble.json"
+
+
+def block_progress(cycle: Cycle, run: str, block: int) -> str:
+    """A sign of life of the worker that computes a block."""
+    return f"{run_prefix(cycle, run)}progress/{block:04d}.json"
 
 
 def forecast_store(cycle: Cycle, run: str) -> str:
