@@ -2,7 +2,8 @@
 
 Precedence, highest first: arguments, environment, the TOML file, defaults. Nested fields use a double
 underscore in the environment, e.g. ``FOLDCAST_STORE__ROOT=s3://forecasts/prod``. The TOML file is
-``foldcast.toml`` in the working folder, or the one named by ``FOLDCAST_CONFIG``.
+``foldcast.toml`` in the working folder, or the one named by ``FOLDCAST_CONFIG``. Relative paths are relative
+to the file's folder, without a file to the working folder.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -52,8 +53,7 @@ class StoreSettings(_Section):
             if self.access_key is not None and self.secret_key is not None:
                 options["key"] = self.access_key.get_secret_value()
                 options["secret"] = self.secret_key.get_secret_value()
-        root = self.root if "://" in self.root else str(Path(self.root).resolve())
-        return ObjectStore(root=root, options=options)
+        return ObjectStore(root=self.root, options=options)
 
 
 class SourceSettings(_Section):
@@ -155,6 +155,18 @@ class RunSettings(_Section):
     cache: str = Field("~/.cache/foldcast", description="Compiled programs, graphs, remote files, weights.")
 
 
+_Some = TypeVar("_Some", bound=_Section)
+_MODEL_PATHS = ("checkpoint", "statistics", "climatology")
+
+
+def _anchored(section: _Some, folder: Path, fields: tuple[str, ...]) -> _Some:
+    paths = {name: getattr(section, name) for name in fields}
+    local = {name: path for name, path in paths.items() if path is not None and "://" not in path}
+    return section.model_copy(
+        update={name: str(folder / Path(path).expanduser()) for name, path in local.items()}
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be configured."""
 
@@ -194,6 +206,13 @@ class Settings(BaseSettings):
             raise UnknownModelError(f"unknown model {name!r}; configured: {known}")
         return self.models[name]
 
+    def anchored(self, folder: Path) -> Settings:
+        """The same settings with relative paths made absolute below a folder."""
+        models = {name: _anchored(model, folder, _MODEL_PATHS) for name, model in self.models.items()}
+        store = _anchored(self.store, folder, ("root",))
+        run = _anchored(self.run, folder, ("cache",))
+        return self.model_copy(update={"models": models, "store": store, "run": run})
+
     def configured_source(self, name: str) -> SourceSettings:
         """The source of that name.
 
@@ -225,7 +244,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         model_config = SettingsConfigDict(toml_file=file if file.is_file() else None)
 
     try:
-        return _FromFile(**overrides)
+        return _FromFile(**overrides).anchored(file.resolve().parent if file.is_file() else Path.cwd())
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
@@ -234,3 +253,8 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         raise SettingsError(f"configuration is not valid: {problems}") from None
     except ValueError as error:
         raise SettingsError(f"configuration file {file}: {error}") from None
+
+
+def child_environment(**variables: str) -> dict[str, str]:
+    """This process's environment with further variables, for processes it starts."""
+    return {**os.environ, **variables}

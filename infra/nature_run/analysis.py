@@ -74,7 +74,8 @@ class ModelOutput:
     Args:
         time: valid times, datetime64[ns], shape (time,).
         surface_pressure: Pa.
-        temperature: K on the layers, as are geopotential (m² s⁻²), specific humidity (kg kg⁻¹) and wind (m s⁻¹).
+        temperature: K, on the layers, as are geopotential (m² s⁻²), specific humidity (kg kg⁻¹) and wind
+            (m s⁻¹).
         precipitation: kg m⁻² s⁻¹, mean of the six hours that end at ``time``.
         near_surface_temperature: K; the wind components near the surface are in m s⁻¹.
     """
@@ -92,7 +93,9 @@ class ModelOutput:
     near_surface_v: np.ndarray
 
 
-def to_analyses(output: ModelOutput, boundary: Boundary, levels: tuple[int, ...] = PRESSURE_LEVELS) -> xr.Dataset:
+def to_analyses(
+    output: ModelOutput, boundary: Boundary, levels: tuple[int, ...] = PRESSURE_LEVELS
+) -> xr.Dataset:
     """Analyses on the Gaussian grid: every variable of the archive that has a time dimension.
 
     Specific humidity, which spectral transport leaves slightly negative in places, is set to at least 0.

@@ -60,9 +60,8 @@ class SigmaFields:
             raise ValueError(f"sigma: expected at least two ascending values in (0, 1], got {sigma}")
         horizontal = np.shape(self.surface_pressure)
         if np.shape(self.surface_geopotential) != horizontal:
-            raise ValueError(
-                f"surface_geopotential: expected shape {horizontal}, got {np.shape(self.surface_geopotential)}"
-            )
+            got = np.shape(self.surface_geopotential)
+            raise ValueError(f"surface_geopotential: expected shape {horizontal}, got {got}")
         for name in _LEVEL_FIELDS:
             shape = np.shape(getattr(self, name))
             if shape != (sigma.size, *horizontal):
@@ -138,5 +137,6 @@ def mean_sea_level_pressure(fields: SigmaFields) -> np.ndarray:
         1 + VIRTUAL_TEMPERATURE_FACTOR * np.asarray(fields.specific_humidity[-1], dtype=np.float64)
     )
     at_ground = lowest * float(fields.sigma[-1]) ** (-_LAPSE_EXPONENT)
-    rise = LAPSE_RATE * np.asarray(fields.surface_geopotential, dtype=np.float64) / STANDARD_GRAVITY / at_ground
+    height = np.asarray(fields.surface_geopotential, dtype=np.float64) / STANDARD_GRAVITY
+    rise = LAPSE_RATE * height / at_ground
     return np.asarray(fields.surface_pressure, dtype=np.float64) * (1 + rise) ** (1 / _LAPSE_EXPONENT)

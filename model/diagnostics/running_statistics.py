@@ -21,7 +21,7 @@ import xarray as xr
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Count, mean, sum of squared deviations and minimum of finite values; each of one common shape, float64."""
+    """Count, mean, sum of squared deviations and minimum of finite values; one common shape, float64."""
 
     count: np.ndarray
     mean: np.ndarray
@@ -154,8 +154,8 @@ def accumulate(
     """Reduce an archive that comes in blocks of consecutive times; the last of many from ``running``.
 
     Args:
-        blocks: in order of time, dims (time, [level,] latitude, longitude); variables without time count once.
-        intervals: over which differences are taken, also across the seams of blocks, wherever both times exist.
+        blocks: in order of time, dims (time, [level,] latitude, longitude); what has no time counts once.
+        intervals: over which differences are taken, across the seams of blocks too, where both times exist.
 
     Raises:
         ValueError: blocks overlap, are out of order or lie on different levels.
@@ -176,6 +176,9 @@ def running(blocks: Iterable[xr.Dataset], intervals: Sequence[timedelta]) -> Ite
             raise ValueError(
                 f"blocks: expected times after {tail.time.values[-1]}, got one from {block.time.values[0]}"
             )
+        levels = tuple(int(level) for level in block["level"].values) if "level" in block.coords else ()
+        if total.levels and levels != total.levels:
+            raise ValueError(f"levels: expected {total.levels} as in the blocks before, got {levels}")
         window = moving if tail is None else xr.concat([tail, moving], dim="time", join="exact")
         piece = ArchiveStatistics(
             values={str(name): _moments(field) for name, field in moving.data_vars.items()}
@@ -184,7 +187,7 @@ def running(blocks: Iterable[xr.Dataset], intervals: Sequence[timedelta]) -> Ite
                 interval: _differences(window, np.timedelta64(interval), since=moving.time.values[:1])
                 for interval in intervals
             },
-            levels=tuple(int(level) for level in block["level"].values) if "level" in block.coords else (),
+            levels=levels,
         )
         total = total.combine(piece)
         yield total

@@ -27,7 +27,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_the_file_fills_what_nobody_else_says(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, MODEL + "[store]\nroot = 'here'\n"))
-    assert settings.store.root == "here"
+    assert settings.store.root == str(tmp_path / "here")
     assert settings.configured_model("tiny").members == 1
 
 
@@ -54,6 +54,18 @@ def test_the_environment_can_name_the_file(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, names: str) -> None:
     with pytest.raises(SettingsError, match=names):
         load_settings(written(tmp_path, text))
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    model = load_settings(written(tmp_path, MODEL)).configured_model("tiny")
+    assert model.checkpoint == str(tmp_path / "params.npz")
+
+
+def test_urls_stay_as_they_are(tmp_path: Path) -> None:
+    text = MODEL.replace('"params.npz"', '"gs://bucket/params.npz"')
+    assert (
+        load_settings(written(tmp_path, text)).configured_model("tiny").checkpoint == "gs://bucket/params.npz"
+    )
 
 
 def test_a_missing_named_file_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def archive(times: int = 9, seed: int = 0) -> xr.Dataset:
 
 def cut(dataset: xr.Dataset, places: list[int]) -> list[xr.Dataset]:
     bounds = [0, *sorted(set(places)), dataset.sizes["time"]]
-    return [dataset.isel(time=slice(a, b)) for a, b in zip(bounds, bounds[1:]) if b > a]
+    return [dataset.isel(time=slice(a, b)) for a, b in pairwise(bounds) if b > a]
 
 
 def test_whole_archive_equals_numpy() -> None:
@@ -57,7 +58,8 @@ def test_land_points_and_statics() -> None:
     sst = archive().sea_surface_temperature.values
     np.testing.assert_allclose(statistics.mean().sea_surface_temperature, np.nanmean(sst), rtol=1e-6)
     np.testing.assert_allclose(statistics.minimum().sea_surface_temperature, np.nanmin(sst), rtol=1e-6)
-    assert float(statistics.mean().land_sea_mask) == pytest.approx(3 / 12)  # the ones on the diagonal of 3 × 4
+    # Three ones on the diagonal of 3 × 4 points.
+    assert float(statistics.mean().land_sea_mask) == pytest.approx(3 / 12)
     assert "land_sea_mask" not in statistics.difference_standard_deviation(SIX_HOURS)
 
 
