@@ -1,0 +1,319 @@
+"""GraphCast's network (Lam et al. 2023, *Science* 382, 1416–1421): encoder, processor, decoder.
+
+Everything here is a pure function of parameters, of the structure of the graphs and of the grid points' features.
+What does not depend on the weather (``embed_structure``) is kept apart from what does (``forward``): for
+inference it is computed once for a checkpoint and grid, in training it is part of what is differentiated.
+
+Parameters carry the names and shapes of the published checkpoints, which are Haiku's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.graphs.graph_network import (
+    Parameters,
+    first_layer_parts,
+    layer_norm,
+    linear,
+    mlp_after_first_layer,
+    multi_layer_perceptron,
+    sum_by_receiver,
+)
+from model.graphs.model_graphs import CORNERS, SLOTS, ModelGraphs
+
+_GRID_TO_MESH = "grid2mesh_gnn/~_networks_builder"
+_MESH = "mesh_gnn/~_networks_builder"
+_MESH_TO_GRID = "mesh2grid_gnn/~_networks_builder"
+_SPATIAL_NODE_FEATURES = 3
+_SPATIAL_EDGE_FEATURES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A published GraphCast checkpoint's ``model_config``, field by field.
+
+    Args:
+        resolution: of the grid, degrees.
+        mesh_size: refinements of the icosahedron.
+        latent_size: features of a node or edge inside the network.
+        gnn_msg_steps: message-passing steps on the mesh.
+        hidden_layers: hidden layers of each MLP.
+        radius_query_fraction_edge_length: reach of the grid-to-mesh edges as a fraction of the longest mesh edge.
+        mesh2grid_edge_normalization_factor: divisor of the mesh-to-grid edge features; None for the longest.
+    """
+
+    resolution: float
+    mesh_size: int
+    latent_size: int
+    gnn_msg_steps: int
+    hidden_layers: int
+    radius_query_fraction_edge_length: float
+    mesh2grid_edge_normalization_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("resolution", "latent_size", "gnn_msg_steps", "radius_query_fraction_edge_length"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        if self.mesh_size < 0 or self.hidden_layers < 0:
+            raise ValueError(
+                f"mesh_size, hidden_layers: expected at least 0, got {self.mesh_size}, {self.hidden_layers}"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """The graphs as arrays on a device: who sends to whom, and spatial features.
+
+    Args:
+        grid_features, mesh_features: shape (node, 3).
+        grid_to_mesh_senders, grid_to_mesh_receivers, mesh_senders, mesh_to_grid_senders: int32, shape (edge,).
+        grid_to_mesh_features, mesh_edge_features, mesh_to_grid_features: shape (edge, 4).
+    """
+
+    grid_features: jax.Array
+    mesh_features: jax.Array
+    grid_to_mesh_senders: jax.Array
+    grid_to_mesh_receivers: jax.Array
+    mesh_senders: jax.Array
+    mesh_to_grid_senders: jax.Array
+    grid_to_mesh_features: jax.Array
+    mesh_edge_features: jax.Array
+    mesh_to_grid_features: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class StructureEmbedding:
+    """What the network makes of the structure alone; all of shape (node or edge, latent).
+
+    Args:
+        grid_features: spatial features of the grid points, shape (grid, 3).
+        grid_to_mesh: edges' and receivers' part of the first layer of the edge update, with its bias.
+        mesh_nodes: embedded mesh vertices.
+        mesh_nodes_update: their part of the first layer of the node update, with its bias.
+        mesh_edges: embedded edges of the multi-mesh.
+        mesh_to_grid: edges' part of the first layer of the edge update, with its bias.
+    """
+
+    grid_features: jax.Array
+    grid_to_mesh: jax.Array
+    mesh_nodes: jax.Array
+    mesh_nodes_update: jax.Array
+    mesh_edges: jax.Array
+    mesh_to_grid: jax.Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphCastNetwork:
+    """The shape of one network; its methods are pure functions.
+
+    Args:
+        config: of the checkpoint.
+        inputs: channels of a grid point going in, spatial features not counted.
+        outputs: channels coming out.
+        level_sizes: vertices of each level of the mesh, coarsest first.
+    """
+
+    config: ModelConfig
+    inputs: int
+    outputs: int
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Vertices of each level of the mesh, coarsest first."""
+        return tuple(10 * 4**level + 2 for level in range(self.config.mesh_size + 1))
+
+    def structure(self, graphs: ModelGraphs, *, dtype: jnp.dtype = jnp.float32) -> Structure:
+        """The graphs as arrays, features in ``dtype``."""
+        return Structure(
+            grid_features=jnp.asarray(graphs.grid_features, dtype),
+            mesh_features=jnp.asarray(graphs.mesh_features, dtype),
+            grid_to_mesh_senders=jnp.asarray(graphs.grid_to_mesh.senders),
+            grid_to_mesh_receivers=jnp.asarray(graphs.grid_to_mesh.receivers),
+            mesh_senders=jnp.asarray(graphs.mesh.senders),
+            mesh_to_grid_senders=jnp.asarray(graphs.mesh_to_grid.senders),
+            grid_to_mesh_features=jnp.asarray(graphs.grid_to_mesh.features, dtype),
+            mesh_edge_features=jnp.asarray(graphs.mesh.features, dtype),
+            mesh_to_grid_features=jnp.asarray(graphs.mesh_to_grid.features, dtype),
+        )
+
+    def parameter_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Shape of every parameter under its published name."""
+        latent, hidden = self.config.latent_size, self.config.hidden_layers
+        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, inputs, outputs, normalized in self._perceptrons():
+            sizes = [inputs, *[latent] * hidden, outputs]
+            for layer in range(hidden + 1):
+                shapes[f"{name}_mlp/~/linear_{layer}"] = {
+                    "b": (sizes[layer + 1],),
+                    "w": (sizes[layer], sizes[layer + 1]),
+                }
+            if normalized:
+                shapes[f"{name}_layer_norm"] = {"offset": (outputs,), "scale": (outputs,)}
+        return shapes
+
+    def _perceptrons(self) -> Iterator[tuple[str, int, int, bool]]:
+        """Name, inputs, outputs and whether normalised, of every MLP."""
+        latent = self.config.latent_size
+        nodes_in = self.inputs + _SPATIAL_NODE_FEATURES
+        for prefix, kind in ((_GRID_TO_MESH, "grid2mesh"), (_MESH, "mesh"), (_MESH_TO_GRID, "mesh2grid")):
+            yield f"{prefix}/encoder_edges_{kind}", _SPATIAL_EDGE_FEATURES, latent, True
+            for step in range(self.config.gnn_msg_steps if kind == "mesh" else 1):
+                yield f"{prefix}/processor_edges_{step}_{kind}", 3 * latent, latent, True
+                yield f"{prefix}/processor_nodes_{step}_mesh_nodes", latent * (1 + (kind != "mesh2grid")), latent, True
+        yield f"{_GRID_TO_MESH}/encoder_nodes_grid_nodes", nodes_in, latent, True
+        yield f"{_GRID_TO_MESH}/encoder_nodes_mesh_nodes", nodes_in, latent, True
+        yield f"{_GRID_TO_MESH}/processor_nodes_0_grid_nodes", latent, latent, True
+        yield f"{_MESH_TO_GRID}/processor_nodes_0_grid_nodes", 2 * latent, latent, True
+        yield f"{_MESH_TO_GRID}/decoder_nodes_grid_nodes", latent, self.outputs, False
+
+    def initial_parameters(self, key: jax.Array) -> dict[str, dict[str, jax.Array]]:
+        """Fresh parameters as Haiku would draw them.
+
+        Weights are normal with variance 1 / inputs, cut at two standard deviations; biases and offsets 0;
+        scales 1.
+        """
+        params: dict[str, dict[str, jax.Array]] = {}
+        for number, (module, shapes) in enumerate(sorted(self.parameter_shapes().items())):
+            params[module] = {}
+            for name, shape in shapes.items():
+                if name == "w":
+                    draw = jax.random.truncated_normal(jax.random.fold_in(key, number), -2.0, 2.0, shape)
+                    params[module][name] = draw / np.sqrt(shape[0])
+                else:
+                    params[module][name] = jnp.full(shape, 1.0 if name == "scale" else 0.0)
+        return params
+
+    def embed_structure(self, params: Parameters, structure: Structure) -> StructureEmbedding:
+        """What the network makes of the structure, in the type of the parameters."""
+        latent = self.config.latent_size
+        mesh_features = jnp.pad(structure.mesh_features, ((0, 0), (self.inputs, 0)))
+        mesh_nodes = self._block(params, f"{_GRID_TO_MESH}/encoder_nodes_mesh_nodes", mesh_features)
+
+        update = f"{_GRID_TO_MESH}/processor_edges_0_grid2mesh_mlp"
+        of_edge, _, of_receiver = first_layer_parts(params, update, [latent] * 3)
+        edges = self._block(params, f"{_GRID_TO_MESH}/encoder_edges_grid2mesh", structure.grid_to_mesh_features)
+        receivers = mesh_nodes @ of_receiver + params[f"{update}/~/linear_0"]["b"]
+        grid_to_mesh = edges @ of_edge + receivers[structure.grid_to_mesh_receivers]
+
+        update = f"{_GRID_TO_MESH}/processor_nodes_0_mesh_nodes_mlp"
+        of_node, _ = first_layer_parts(params, update, [latent] * 2)
+        mesh_nodes_update = mesh_nodes @ of_node + params[f"{update}/~/linear_0"]["b"]
+
+        update = f"{_MESH_TO_GRID}/processor_edges_0_mesh2grid_mlp"
+        of_edge, _, _ = first_layer_parts(params, update, [latent] * 3)
+        edges = self._block(params, f"{_MESH_TO_GRID}/encoder_edges_mesh2grid", structure.mesh_to_grid_features)
+        mesh_to_grid = edges @ of_edge + params[f"{update}/~/linear_0"]["b"]
+
+        return StructureEmbedding(
+            grid_features=structure.grid_features,
+            grid_to_mesh=grid_to_mesh,
+            mesh_nodes=mesh_nodes,
+            mesh_nodes_update=mesh_nodes_update,
+            mesh_edges=self._block(params, f"{_MESH}/encoder_edges_mesh", structure.mesh_edge_features),
+            mesh_to_grid=mesh_to_grid,
+        )
+
+    def forward(
+        self, params: Parameters, structure: Structure, embedding: StructureEmbedding, features: jax.Array
+    ) -> jax.Array:
+        """One pass of the network.
+
+        Args:
+            features: normalised channels of the grid points, shape (grid, inputs), in the type of the parameters.
+
+        Returns:
+            Channels of shape (grid, outputs).
+        """
+        mesh, grid = self._encode(params, structure, embedding, features)
+        mesh = self._process(params, structure, embedding.mesh_edges, mesh)
+        return self._decode(params, structure, embedding.mesh_to_grid, mesh, grid)
+
+    def _encode(
+        self, params: Parameters, structure: Structure, embedding: StructureEmbedding, features: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        latent = self.config.latent_size
+        inputs = jnp.concatenate([features, embedding.grid_features], axis=-1)
+        grid = self._block(params, f"{_GRID_TO_MESH}/encoder_nodes_grid_nodes", inputs)
+
+        edge_update = f"{_GRID_TO_MESH}/processor_edges_0_grid2mesh"
+        _, of_sender, _ = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
+        sent = (grid @ of_sender)[structure.grid_to_mesh_senders]
+        messages = self._block_after_first_layer(params, edge_update, embedding.grid_to_mesh + sent)
+        received = sum_by_receiver(
+            messages, structure.grid_to_mesh_receivers, nodes=embedding.mesh_nodes.shape[0]
+        ).astype(grid.dtype)
+
+        node_update = f"{_GRID_TO_MESH}/processor_nodes_0_mesh_nodes"
+        _, of_received = first_layer_parts(params, f"{node_update}_mlp", [latent] * 2)
+        mesh = embedding.mesh_nodes + self._block_after_first_layer(
+            params, node_update, embedding.mesh_nodes_update + received @ of_received
+        )
+        return mesh, grid + self._block(params, f"{_GRID_TO_MESH}/processor_nodes_0_grid_nodes", grid)
+
+    def _process(self, params: Parameters, structure: Structure, edges: jax.Array, mesh: jax.Array) -> jax.Array:
+        latent = self.config.latent_size
+        for step in range(self.config.gnn_msg_steps):
+            edge_update = f"{_MESH}/processor_edges_{step}_mesh"
+            of_edge, of_sender, of_receiver = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
+            bias = params[f"{edge_update}_mlp/~/linear_0"]["b"]
+            received = mesh @ of_receiver + bias
+            first = (
+                edges @ of_edge + (mesh @ of_sender)[structure.mesh_senders] + self._to_slots(received)
+            )
+            messages = self._block_after_first_layer(params, edge_update, first)
+            edges = edges + messages
+            node_update = f"{_MESH}/processor_nodes_{step}_mesh_nodes"
+            inputs = jnp.concatenate([mesh, self._sum_slots(messages)], axis=-1)
+            mesh = mesh + self._block(params, node_update, inputs)
+        return mesh
+
+    def _to_slots(self, nodes: jax.Array) -> jax.Array:
+        """Features of the receivers of the mesh edges."""
+        levels = [jnp.repeat(nodes[:size], SLOTS, axis=0) for size in self.level_sizes]
+        return jnp.concatenate(levels)
+
+    def _sum_slots(self, messages: jax.Array) -> jax.Array:
+        """Sum of the messages into each mesh vertex over all levels."""
+        total = jnp.zeros((self.level_sizes[-1], messages.shape[-1]), jnp.float32)
+        start = 0
+        for size in self.level_sizes:
+            level = messages[start : start + size * SLOTS].reshape(size, SLOTS, -1).astype(jnp.float32)
+            level = level.at[:CORNERS, -1].set(0.0)
+            total = total.at[:size].add(level.sum(axis=1))
+            start += size * SLOTS
+        return total.astype(messages.dtype)
+
+    def _decode(
+        self, params: Parameters, structure: Structure, edges: jax.Array, mesh: jax.Array, grid: jax.Array
+    ) -> jax.Array:
+        latent = self.config.latent_size
+        edge_update = f"{_MESH_TO_GRID}/processor_edges_0_mesh2grid"
+        _, of_sender, of_receiver = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
+        sent = (mesh @ of_sender)[structure.mesh_to_grid_senders]
+        first = (edges + sent).reshape(-1, 3, latent) + (grid @ of_receiver)[:, None]
+        messages = self._block_after_first_layer(params, edge_update, first)
+        received = messages.astype(jnp.float32).sum(axis=1).astype(grid.dtype)
+        node_update = f"{_MESH_TO_GRID}/processor_nodes_0_grid_nodes"
+        grid = grid + self._block(params, node_update, jnp.concatenate([grid, received], axis=-1))
+        return multi_layer_perceptron(
+            params,
+            f"{_MESH_TO_GRID}/decoder_nodes_grid_nodes_mlp",
+            grid,
+            hidden_layers=self.config.hidden_layers,
+        )
+
+    def _block(self, params: Parameters, name: str, x: jax.Array) -> jax.Array:
+        """An MLP with layer normalisation."""
+        return self._block_after_first_layer(params, name, linear(params, f"{name}_mlp/~/linear_0", x))
+
+    def _block_after_first_layer(self, params: Parameters, name: str, x: jax.Array) -> jax.Array:
+        x = mlp_after_first_layer(params, f"{name}_mlp", x, hidden_layers=self.config.hidden_layers)
+        return layer_norm(params, f"{name}_layer_norm", x)

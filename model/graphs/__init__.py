@@ -1,0 +1,1 @@
+"""The icosahedral multi-mesh, the graphs between it and the grid, and message passing on them."""
