@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from infra.local_services import LocalServer, running_server
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,3 +46,18 @@ def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ["MPLBACKEND"] = "agg"
     os.environ["MPLCONFIGDIR"] = str(home / "matplotlib")
+
+
+def free_port() -> int:
+    """A TCP port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A real Prefect server on loopback with its own database, shared by the tests marked ``server``."""
+    server = LocalServer(home=tmp_path_factory.mktemp("prefect-server"), port=free_port())
+    with running_server(server):
+        yield server

@@ -1,0 +1,122 @@
+"""Everything that runs every day, on one machine: server, work pools, deployments, automations, workers."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from pydantic import SecretStr
+from rich.console import Console
+
+from infra.automations import create_automations
+from infra.local_services import LocalServer, ServiceError, running_server, running_worker
+from infra.settings import child_environment, load_settings
+from infra.work_pool_setup import set_up_work_pools
+
+_POLL_SECONDS = 1.0
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 4200,
+    home: Path = Path("foldcast-server"),
+    database_url: str | None = None,
+    credentials: str | None = None,
+    gpu_workers: int = 1,
+    prefect_file: Path = Path("prefect.yaml"),
+) -> None:
+    """Start everything and keep it running until interrupted.
+
+    Args:
+        host: address of the UI and API; anything but loopback needs credentials.
+        port: TCP port of the UI and API.
+        home: folder for the server's database and logs.
+        database_url: PostgreSQL URL; default: SQLite below ``home``.
+        credentials: ``user:password`` for basic authentication.
+        gpu_workers: workers of the member pool on this machine, one per accelerator.
+        prefect_file: the file that declares the deployments.
+
+    Raises:
+        ServiceError: the port is in use, a service does not start, or one ends unexpectedly.
+    """
+    console = Console()
+    server = LocalServer(
+        home=home.resolve(),
+        host=host,
+        port=port,
+        database_url=SecretStr(database_url) if database_url else None,
+        credentials=SecretStr(credentials) if credentials else None,
+    )
+    with ExitStack() as services:
+        children = {"server": services.enter_context(running_server(server))}
+        set_up(server, prefect_file)
+        children["controller"] = services.enter_context(
+            running_worker(server, pool="controller", name="controller", limit=4)
+        )
+        for index in range(gpu_workers):
+            name = f"gpu-{index}"
+            children[name] = services.enter_context(running_worker(server, pool="gpu", name=name, limit=1))
+        console.print(
+            f"Foldcast is serving. UI: [link]{server.api_url.removesuffix('/api')}[/link]", soft_wrap=True
+        )
+        console.print(f"Logs: {server.home / 'logs'}. Stop with Ctrl-C.", soft_wrap=True)
+        _watch(children, server)
+
+
+def set_up(server: LocalServer, prefect_file: Path) -> None:
+    """Pools, queues, limits, deployments and automations of a running server; may be repeated."""
+    if not prefect_file.is_file():
+        raise ServiceError(f"deployments: expected a prefect.yaml at {prefect_file.resolve()}, found none")
+    with temporary_settings(client_settings(server)):
+        asyncio.run(_set_up_pools())
+        create_automations(load_settings().webhook)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "prefect",
+            "--no-prompt",
+            "deploy",
+            "--all",
+            "--prefect-file",
+            str(prefect_file),
+        ],
+        env=child_environment(**server.environment()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ServiceError(f"deployments: prefect deploy failed: {(done.stderr or done.stdout)[-2000:]}")
+
+
+def client_settings(server: LocalServer) -> dict:
+    """Prefect settings with which this process talks to the server."""
+    settings = {PREFECT_API_URL: server.api_url, PREFECT_HOME: str(server.home)}
+    if server.credentials is not None:
+        settings[PREFECT_API_AUTH_STRING] = server.credentials.get_secret_value()
+    return settings
+
+
+async def _set_up_pools() -> None:
+    async with get_client() as client:
+        await set_up_work_pools(client)
+
+
+def _watch(children: dict[str, subprocess.Popen[bytes]], server: LocalServer) -> None:
+    try:
+        while True:
+            for name, process in children.items():
+                if process.poll() is not None:
+                    log = server.home / "logs"
+                    raise ServiceError(f"{name}: ended with code {process.returncode}; see the logs in {log}")
+            time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,114 @@
+"""Prefect automations that watch over the cycles, made by one command that may be run any number of times."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from pydantic import SecretStr
+
+from infra.events import CycleEvent, event_name
+
+DEAD_RUN_AFTER = timedelta(seconds=90)
+"""A running flow that is silent for three heartbeats of 30 s is dead."""
+
+_ALERTS: dict[CycleEvent, str] = {
+    "late": "Inputs of a cycle have not come by its cut-off.",
+    "invalid": "Inputs of a cycle failed a blocking check; the cycle does not run.",
+    "incomplete": "Members of a cycle were given up.",
+    "quarantined": "Products of a cycle failed a check and stay invisible.",
+    "skill-out-of-range": "The skill of a model left its usual range.",
+}
+WEBHOOK_BLOCK = "foldcast-alerts"
+
+
+def automation_documents(*, notify: bool) -> list[dict[str, Any]]:
+    """All automations as Prefect's JSON documents.
+
+    Args:
+        notify: whether alerts are posted to the webhook block; otherwise they are only seen in the UI, where
+            a triggered automation leaves an event of its own.
+    """
+    return [_dead_run(), *(_alert(event, text, notify=notify) for event, text in _ALERTS.items())]
+
+
+def _dead_run() -> dict[str, Any]:
+    return {
+        "name": "foldcast: mark dead runs as crashed",
+        "description": "A run whose worker and process both died would otherwise stay running for ever.",
+        "trigger": {
+            "type": "event",
+            "posture": "Proactive",
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "after": ["prefect.flow-run.heartbeat"],
+            "expect": [
+                "prefect.flow-run.heartbeat",
+                "prefect.flow-run.Completed",
+                "prefect.flow-run.Failed",
+                "prefect.flow-run.Crashed",
+                "prefect.flow-run.Cancelled",
+            ],
+            "for_each": ["prefect.resource.id"],
+            "threshold": 1,
+            "within": DEAD_RUN_AFTER.total_seconds(),
+        },
+        "actions": [
+            {
+                "type": "change-flow-run-state",
+                "state": "CRASHED",
+                "message": "No heartbeat: worker and process died.",
+            }
+        ],
+    }
+
+
+def _alert(event: CycleEvent, text: str, *, notify: bool) -> dict[str, Any]:
+    body = "{{ event.resource.name }}: " + text + " {{ event.payload }}"
+    webhook = {"type": "send-notification", "subject": f"Foldcast: {event}", "body": body}
+    return {
+        "name": f"foldcast: {event}",
+        "description": text,
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "expect": [event_name(event)],
+            "match": {"prefect.resource.id": "foldcast.cycle.*"},
+            "for_each": ["prefect.resource.id"],
+            "threshold": 1,
+            "within": 0,
+        },
+        "actions": [webhook] if notify else [{"type": "do-nothing"}],
+    }
+
+
+def create_automations(webhook: SecretStr | None) -> list[str]:
+    """Create or bring up to date every automation on the server; returns their names."""
+    from prefect.automations import Automation
+
+    block_id = _notification_block(webhook) if webhook is not None else None
+    names = []
+    for document in automation_documents(notify=webhook is not None):
+        for action in document["actions"]:
+            if action["type"] == "send-notification":
+                action["block_document_id"] = block_id
+        wanted = Automation.model_validate(document)
+        try:
+            wanted.id = Automation.read(name=wanted.name).id
+        except ValueError:
+            wanted.create()
+        else:
+            wanted.update()
+        names.append(wanted.name)
+    return names
+
+
+def _notification_block(webhook: SecretStr) -> str:
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    block = CustomWebhookNotificationBlock(
+        name=WEBHOOK_BLOCK,
+        url="{{ url }}",
+        secrets={"url": webhook.get_secret_value()},
+        json_data={"subject": "{{subject}}", "text": "{{body}}"},
+    )
+    return str(block.save(WEBHOOK_BLOCK, overwrite=True))

@@ -1,0 +1,160 @@
+"""A Prefect server and workers on this machine, as child processes.
+
+The server keeps its state in SQLite unless a PostgreSQL URL is given. Bound to anything but loopback it
+demands basic authentication.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from infra.errors import FoldcastError
+from infra.settings import child_environment
+
+_HEALTH_POLL_SECONDS = 0.5
+_STOP_SECONDS = 15.0
+
+
+class ServiceError(FoldcastError):
+    """A local service could not be started; the message says why and where its log lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalServer:
+    """Where and how the server runs.
+
+    Args:
+        home: folder of its database, profiles and logs.
+        host: address to bind to.
+        port: TCP port.
+        database_url: PostgreSQL URL (``postgresql+asyncpg://…``); None for SQLite below ``home``.
+        credentials: ``user:password`` for basic authentication; required unless host is loopback.
+    """
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 4200
+    database_url: SecretStr | None = field(default=None, repr=False)
+    credentials: SecretStr | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and self.credentials is None:
+            raise ServiceError(f"host {self.host}: expected credentials for anything but loopback, got none")
+
+    @property
+    def api_url(self) -> str:
+        """URL of the server's API as its clients on this machine use it."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{host}:{self.port}/api"
+
+    def environment(self) -> dict[str, str]:
+        """Environment of the server, its workers and its clients; no telemetry."""
+        variables = {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_API_HOST": self.host,
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": "15",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        }
+        if self.database_url is not None:
+            variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database_url.get_secret_value()
+        if self.credentials is not None:
+            secret = self.credentials.get_secret_value()
+            variables |= {"PREFECT_SERVER_API_AUTH_STRING": secret, "PREFECT_API_AUTH_STRING": secret}
+        return variables
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address only reaches this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def running_server(server: LocalServer, *, timeout: float = 90.0) -> Iterator[subprocess.Popen[bytes]]:
+    """The server, healthy, until the block ends.
+
+    Raises:
+        ServiceError: the port is in use, or the server did not become healthy in time.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in server.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((server.host, server.port))
+        except OSError as error:
+            raise ServiceError(
+                f"port {server.port} on {server.host}: expected it free, got: {error.strerror}"
+            ) from None
+    with _child(server, ["prefect", "server", "start"], "server") as process:
+        _wait_until_healthy(server, process, timeout)
+        yield process
+
+
+@contextmanager
+def running_worker(
+    server: LocalServer, *, pool: str, name: str, queues: Sequence[str] = (), limit: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process worker of a pool, until the block ends."""
+    command = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name]
+    for queue in queues:
+        command += ["--work-queue", queue]
+    if limit is not None:
+        command += ["--limit", str(limit)]
+    with _child(server, command, f"worker-{name}") as process:
+        yield process
+
+
+@contextmanager
+def _child(server: LocalServer, command: Sequence[str], log_name: str) -> Iterator[subprocess.Popen[bytes]]:
+    logs = server.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with open(logs / f"{log_name}.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env=child_environment(**server.environment()),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(server: LocalServer, process: subprocess.Popen[bytes], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    log = server.home / "logs" / "server.log"
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServiceError(f"Prefect server: ended with code {process.returncode}; see {log}")
+        try:
+            auth = tuple(server.credentials.get_secret_value().split(":", 1)) if server.credentials else None
+            if httpx.get(f"{server.api_url}/health", auth=auth, timeout=2.0).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(_HEALTH_POLL_SECONDS)
+    raise ServiceError(f"Prefect server: not healthy after {timeout:g} s; see {log}")

@@ -1,0 +1,104 @@
+"""The services of one machine, against a real Prefect server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import temporary_settings
+from pydantic import SecretStr
+
+from flows.serve import client_settings, set_up
+from infra.local_services import LocalServer, ServiceError, running_server
+from model.cycle import Cycle
+from tasks.launch import start_cycle
+
+ROOT = Path(__file__).resolve().parents[2]
+CYCLE = Cycle(model="tiny", init_time=datetime(2026, 1, 2, tzinfo=UTC))
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: LocalServer) -> LocalServer:
+    set_up(prefect_server, ROOT / "prefect.yaml")
+    return prefect_server
+
+
+async def seen() -> dict[str, set[str]]:
+    async with get_client() as client:
+        return {
+            "deployments": {d.name for d in await client.read_deployments()},
+            "pools": {p.name for p in await client.read_work_pools()},
+            "queues": {f"{q.name}:{q.priority}" for q in await client.read_work_queues()},
+        }
+
+
+@pytest.mark.server
+def test_setting_up_twice_leaves_one_of_each(deployed: LocalServer) -> None:
+    set_up(deployed, ROOT / "prefect.yaml")
+    declared = {d["name"] for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+    with temporary_settings(client_settings(deployed)):
+        found = asyncio.run(seen())
+        assert Automation.read(name="foldcast: late").enabled
+    assert found["deployments"] == declared
+    assert {"controller", "gpu", "tpu"} <= found["pools"]
+    assert {"realtime:1", "backfill:10"} <= found["queues"]
+
+
+@pytest.mark.server
+def test_a_cycle_asked_for_twice_is_started_once(deployed: LocalServer) -> None:
+    with temporary_settings(client_settings(deployed)):
+        first = start_cycle(CYCLE, queue="realtime", attempts=2)
+        second = start_cycle(CYCLE, queue="realtime", attempts=2)
+    assert (first.state, second.state) == ("started", "running")
+    assert second.attempts == 1
+
+
+@pytest.mark.server
+def test_a_failed_attempt_is_followed_by_another_until_they_are_used_up(deployed: LocalServer) -> None:
+    cycle = Cycle(model="unlucky", init_time=CYCLE.init_time)
+    with temporary_settings(client_settings(deployed)):
+        states = []
+        for _ in range(3):
+            status = start_cycle(cycle, queue="realtime", attempts=2)
+            states.append((status.state, status.attempts))
+            asyncio.run(crash_runs_of(cycle))
+    assert states == [("started", 1), ("started", 2), ("failed", 2)]
+
+
+async def crash_runs_of(cycle: Cycle) -> None:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+    from prefect.states import Crashed
+
+    tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[cycle.model, cycle.identifier]))
+    async with get_client() as client:
+        for run in await client.read_flow_runs(flow_run_filter=tagged):
+            await client.set_flow_run_state(run.id, Crashed(message="the worker died"), force=True)
+
+
+def test_every_deployment_names_an_importable_flow() -> None:
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+        assert callable(flow), deployment["name"]
+
+
+def test_a_port_in_use_is_one_readable_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = LocalServer(home=tmp_path, port=taken.getsockname()[1])
+        with pytest.raises(ServiceError, match="expected it free"), running_server(server):
+            pass
+
+
+def test_beyond_loopback_credentials_are_demanded(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="expected credentials"):
+        LocalServer(home=tmp_path, host="0.0.0.0")
+    server = LocalServer(home=tmp_path, host="0.0.0.0", credentials=SecretStr("admin:hush"))
+    assert "hush" not in repr(server)
