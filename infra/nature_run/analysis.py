@@ -112,9 +112,7 @@ def to_analyses(
     fields = SigmaFields(
         sigma=boundary.sigma,
         surface_pressure=output.surface_pressure,
-        surface_geopotential=np.broadcast_to(
-            boundary.geopotential_at_surface, output.surface_pressure.shape
-        ),
+        surface_geopotential=np.broadcast_to(boundary.geopotential_at_surface, output.surface_pressure.shape),
         **{
             name: np.moveaxis(np.asarray(field), 1, 0)
             for name, field in (

@@ -40,7 +40,8 @@ def test_isothermal_atmosphere_is_exact_wherever_it_is_above_the_lowest_level() 
     for index, level in enumerate(LEVELS):
         inside = 100.0 * level <= SIGMA[-1] * surface  # above the top level too: isothermal there by rule
         exact = GAS_CONSTANT_DRY_AIR * t0 * np.log(surface / (100.0 * level))
-        np.testing.assert_allclose(result["geopotential"][index][inside], exact[inside], rtol=1e-12, atol=1e-6)
+        got = result["geopotential"][index]
+        np.testing.assert_allclose(got[inside], exact[inside], rtol=1e-12, atol=1e-6)
         np.testing.assert_allclose(result["temperature"][index][inside], t0, rtol=1e-12)
 
 
@@ -58,7 +59,8 @@ def test_temperature_linear_in_log_pressure_is_exact_inside() -> None:
     np.testing.assert_allclose(result["temperature"][:, 0], a + b * s, rtol=1e-12)
     exact = -GAS_CONSTANT_DRY_AIR * (a * s + b * s**2 / 2)
     np.testing.assert_allclose(result["geopotential"][:, 0], exact, rtol=1e-10)
-    np.testing.assert_allclose(result["u_component_of_wind"][:, 0], np.log(np.array(levels) * 100.0), rtol=1e-12)
+    wind = result["u_component_of_wind"][:, 0]
+    np.testing.assert_allclose(wind, np.log(np.array(levels) * 100.0), rtol=1e-12)
     np.testing.assert_allclose(result["v_component_of_wind"], 3.0)
 
 
@@ -84,7 +86,9 @@ def test_constant_lapse_rate_is_exact_below_ground_and_gives_the_sea_level_press
 
 
 def test_humidity_raises_the_thickness() -> None:
-    dry = column(lambda p: 0 * p + 290.0, lambda p: -GAS_CONSTANT_DRY_AIR * 290.0 * np.log(p), np.array([7.0e4]))
+    dry = column(
+        lambda p: 0 * p + 290.0, lambda p: -GAS_CONSTANT_DRY_AIR * 290.0 * np.log(p), np.array([7.0e4])
+    )
     moist = SigmaFields(**{**dry.__dict__, "specific_humidity": np.full_like(dry.temperature, 0.01)})
     below = [to_pressure_levels(f, (850,))["geopotential"].item() for f in (dry, moist)]
     # Below the ground the column of virtual temperature T (1 + 0.608 q) is 0.608 % deeper.
