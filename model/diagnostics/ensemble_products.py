@@ -7,7 +7,7 @@ in every product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,12 +83,14 @@ def field_name(quantity: str, level: float | None) -> str:
     return quantity if level is None else f"{quantity}_{level:g}hPa"
 
 
-def available_quantities(variables: Sequence[str], *, climatology: bool = False) -> dict[str, Quantity]:
+def available_quantities(
+    variables: Sequence[str], *, climatology: Collection[str] = ()
+) -> dict[str, Quantity]:
     """Everything that can be made from a forecast with these variables, by name.
 
     Args:
         variables: the forecast's variables.
-        climatology: whether a climatology is at hand, for anomalies.
+        climatology: the variables a climatology is at hand for; they have anomalies.
     """
     found = {}
     for name in variables:
@@ -101,7 +103,7 @@ def available_quantities(variables: Sequence[str], *, climatology: bool = False)
             standard_name=known.standard_name,
             accumulation_hours=known.accumulation_hours,
         )
-        if climatology and known.accumulation_hours is None:
+        if name in climatology and known.accumulation_hours is None:
             anomaly = f"{name}{ANOMALY_SUFFIX}"
             found[anomaly] = Quantity(
                 name=anomaly, inputs=(name,), units=known.units, rule="anomaly", on_levels=known.on_levels

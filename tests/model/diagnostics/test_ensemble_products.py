@@ -81,7 +81,7 @@ def test_quantities_follow_from_the_variables() -> None:
     assert "10m_wind_speed" not in found
     assert found["total_precipitation"].inputs == ("total_precipitation_12hr",)
     assert "temperature_anomaly" not in found
-    full = available_quantities((*names, "10m_v_component_of_wind"), climatology=True)
+    full = available_quantities((*names, "10m_v_component_of_wind"), climatology=names)
     assert full["10m_wind_speed"].inputs == ("10m_u_component_of_wind", "10m_v_component_of_wind")
     assert full["temperature_anomaly"].on_levels
     assert "total_precipitation_12hr_anomaly" not in full
