@@ -145,7 +145,9 @@ class ForecastWriter:
             group = zarr.open_group(self._recorded, mode="r+", zarr_format=3)
             found = {name: group[name] for name in self.variables}
         except (FileNotFoundError, KeyError) as error:
-            raise StoreError(f"forecast store {self.store.url(self.key)} was not laid out: {error}") from error
+            raise StoreError(
+                f"forecast store {self.store.url(self.key)} was not laid out: {error}"
+            ) from error
         return {
             name: array.with_config({"write_empty_chunks": True})
             for name, array in found.items()

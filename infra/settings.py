@@ -115,6 +115,9 @@ class ModelSettings(_Section):
 
     checkpoint: str = Field(..., description="Path or URL of the params .npz file.")
     statistics: str = Field(..., description="Folder or URL with the *_by_level.nc normalisation statistics.")
+    loader: str | None = Field(
+        None, description="'module:function' that loads a model of a family not built in."
+    )
     trained_on: SourceKind = Field(..., description="Which analyses the weights were trained on.")
     source: str = Field(..., description="Name of the source of its initial conditions.")
     members: int = Field(1, ge=1, description="Ensemble size.")

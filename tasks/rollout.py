@@ -20,7 +20,7 @@ import jax
 import xarray as xr
 
 from infra import layout, rollout_checkpoints
-from infra.background_writer import Backoff, BackgroundWriter
+from infra.background_writer import BackgroundWriter, Backoff
 from infra.errors import CheckpointMismatchError
 from infra.forecast_store import ForecastWriter, chunk_step, damaged_chunks, expected_chunks
 from infra.manifests import MemberManifest, RunDescription, load_member_manifest
@@ -32,6 +32,9 @@ from model.rollout.state import RolloutState
 
 if TYPE_CHECKING:
     from model.forecaster import Forecaster
+
+LoadedModels = Sequence["Forecaster"]
+"""The model on each local device."""
 
 _LOG = logging.getLogger(__name__)
 _COMPILE_ALLOWANCE = 4.0
@@ -235,9 +238,7 @@ class _Computation:
         return tuple(self._manifests[member] for member in self._members)
 
     def _open_work(self, member: int) -> _Work | None:
-        manifest = load_member_manifest(
-            self._store, self._description.cycle, self._description.run, member
-        )
+        manifest = load_member_manifest(self._store, self._description.cycle, self._description.run, member)
         if manifest is None:
             checkpoint = self._checkpoint(member, self._steps)
             return _Work(member=member, checkpoint=checkpoint, stop=self._steps, steps=self._steps)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from infra.settings import ModelSettings
 from model.grid import Grid
 from model.rollout.state import RolloutState
 from model.task import TaskConfig
@@ -129,9 +130,9 @@ def initial_condition(init_time: datetime, *, resolution: float = 30.0, seed: in
     )
 
 
-def load(checkpoint: str, **_: object) -> PassThroughForecaster:
-    """What ``ModelSettings.loader`` names: a checkpoint ``pass-through?seed=0&step_seconds=0.5``."""
-    options = dict(pair.split("=") for pair in checkpoint.partition("?")[2].split("&") if pair)
+def load(settings: ModelSettings, device: object) -> PassThroughForecaster:
+    """What ``ModelSettings.loader`` names; ``checkpoint`` is e.g. ``pass-through?seed=0&step_seconds=0.5``."""
+    options = dict(pair.split("=") for pair in settings.checkpoint.partition("?")[2].split("&") if pair)
     return PassThroughForecaster(
         seed=int(options.get("seed", 0)),
         step_seconds=float(options.get("step_seconds", 0)),

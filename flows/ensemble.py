@@ -1,0 +1,282 @@
+"""The controller: describe the run, hand out its blocks, gather its members.
+
+Blocks run in this process (the embedded default) or on whichever worker pulls them from a work pool. The
+controller keeps nothing in memory that it could not find again in the store or on the server: started again
+after its own death it goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.futures import wait
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+
+from flows.members import run_block
+from infra import layout
+from infra.dataset_checksum import dataset_sha256
+from infra.errors import FoldcastError, IncompleteCycleError
+from infra.events import raise_event
+from infra.forecast_store import create_forecast_store
+from infra.manifests import RunDescription
+from infra.settings import Settings, load_settings
+from infra.version import code_version
+from model.cycle import Block, Cycle, parse_init_time, plan_blocks
+from tasks.blocks import BlockRefusedError, HandOut, compute_block_elsewhere
+from tasks.gather import Gathered, gather_members, require_enough, save_ensemble_manifest
+from tasks.models import load_initial_condition, load_models
+from tasks.rollout import LoadedModels, ProgressCallback
+
+_BACKOFF_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleResult:
+    """A gathered ensemble.
+
+    Args:
+        cycle: its cycle.
+        run: short name of the run.
+        forecast_store: key of the forecast store.
+        steps: number of model steps.
+        members: global numbers of the members that are complete and verified.
+        missing: what is wrong with each member that was given up; empty unless the policy allows it.
+    """
+
+    cycle: Cycle
+    run: str
+    forecast_store: str
+    steps: int
+    members: tuple[int, ...]
+    missing: dict[int, str]
+
+
+def forecast_ensemble(
+    cycle: Cycle,
+    settings: Settings,
+    *,
+    members: int | None = None,
+    steps: int | None = None,
+    progress: ProgressCallback | None = None,
+    hand_out: HandOut | None = None,
+) -> EnsembleResult:
+    """Compute all members of a cycle whose initial condition is stored, and verify them.
+
+    What is complete already is not computed again, so calling this after any interruption finishes the work.
+
+    Args:
+        cycle: the cycle.
+        settings: store, model and how blocks are submitted.
+        members: ensemble size; default the model's.
+        steps: model steps; default the model's.
+        progress: called after every step of a block that runs in this process.
+        hand_out: how blocks are handed to the work pool; default from the settings.
+
+    Raises:
+        IncompleteCycleError: fewer members are whole than the policy requires; an event was raised.
+        StoreError: there is no initial condition.
+    """
+    model = settings.configured_model(cycle.model)
+    members, steps = members or model.members, steps or model.steps
+    store = settings.store.open()
+    models = load_models(model)
+    description = describe_run(cycle, settings, models)
+    description.save(store)
+    create_forecast_store(
+        store,
+        layout.forecast_store(cycle, description.run),
+        task=models[0].task,
+        grid=models[0].grid,
+        init_time=cycle.init_time,
+        members=members,
+        steps=steps,
+        attrs={"model": cycle.model, "run": description.run, "model_description": models[0].description},
+    )
+
+    def compute(numbers: Sequence[int], *, repair: bool = False) -> dict[int, str]:
+        blocks = plan_blocks(numbers, block_size=model.block_size)
+        if settings.run.submission == "in-process":
+            return _compute_here(cycle, description.run, blocks, steps, settings, models, progress)
+        verified = None
+        if repair:
+
+            def verified(block: Block) -> bool:
+                return not _gather(settings, description, models, block.members, steps, {}).problems
+
+        how = hand_out or HandOut(deployment=f"members/{settings.run.work_pool}")
+        return _compute_elsewhere(cycle, description.run, blocks, steps, settings, how, verified)
+
+    failures = compute(range(members))
+    gathered = _gather(settings, description, models, range(members), steps, failures)
+    damaged = [member for member in gathered.problems if member not in failures]
+    if damaged:
+        failures |= compute(damaged, repair=True)
+        gathered = _gather(settings, description, models, range(members), steps, failures)
+    save_ensemble_manifest(store, description, gathered, steps=steps)
+    try:
+        require_enough(gathered, cycle, members=members, require=model.require)
+    except IncompleteCycleError as error:
+        raise_event("incomplete", cycle, run=description.run, reason=str(error))
+        raise
+    return EnsembleResult(
+        cycle=cycle,
+        run=description.run,
+        forecast_store=layout.forecast_store(cycle, description.run),
+        steps=steps,
+        members=gathered.members,
+        missing=gathered.problems,
+    )
+
+
+@flow(name="ensemble")
+def ensemble(model: str, init_time: str, members: int | None = None, steps: int | None = None) -> None:
+    """Compute all members of a cycle whose initial condition is stored.
+
+    Args:
+        model: name of the configured model.
+        init_time: start of the forecast.
+        members: ensemble size; default the model's.
+        steps: model steps; default the model's.
+    """
+    cycle = Cycle(model=model, init_time=parse_init_time(init_time))
+    forecast_ensemble(cycle, load_settings(), members=members, steps=steps)
+
+
+def describe_run(cycle: Cycle, settings: Settings, models: LoadedModels) -> RunDescription:
+    """Everything that will decide a value of this run."""
+    model = settings.configured_model(cycle.model)
+    key = layout.initial_condition(cycle)
+    initial_condition = load_initial_condition(settings.store.open(), key)
+    return RunDescription(
+        cycle=cycle,
+        model_sha256=models[0].sha256,
+        initial_condition=key,
+        initial_condition_sha256=dataset_sha256(initial_condition),
+        seed=model.seed,
+        rng=model.rng,
+        precision=model.precision,
+        attention=model.attention,
+        perturbation=model.perturbation,
+        code_version=code_version(),
+    )
+
+
+def _gather(
+    settings: Settings,
+    description: RunDescription,
+    models: LoadedModels,
+    members: Sequence[int],
+    steps: int,
+    failures: dict[int, str],
+) -> Gathered:
+    gathered = gather_members(
+        settings.store.open(),
+        description.cycle,
+        run=description.run,
+        task=models[0].task,
+        members=members,
+        steps=steps,
+    )
+    problems = {member: failures.get(member, problem) for member, problem in gathered.problems.items()}
+    return Gathered(manifests=gathered.manifests, problems=problems)
+
+
+def _compute_here(
+    cycle: Cycle,
+    run: str,
+    blocks: Sequence[Block],
+    steps: int,
+    settings: Settings,
+    models: LoadedModels,
+    progress: ProgressCallback | None,
+) -> dict[int, str]:
+    """Blocks one after the other in this process; in a flow each is a task that the UI shows."""
+
+    def compute(block: Block) -> None:
+        run_block(
+            cycle,
+            run=run,
+            members=block.members,
+            steps=steps,
+            settings=settings,
+            models=models,
+            progress=progress,
+        )
+
+    failures: dict[int, str] = {}
+    for block in blocks:
+        try:
+            if FlowRunContext.get() is None:
+                compute(block)
+            else:
+                task(compute, name=f"block-{block.index}", cache_policy=NO_CACHE, persist_result=False)(block)
+        except FoldcastError as error:
+            if settings.configured_model(cycle.model).require == "all":
+                raise
+            failures |= dict.fromkeys(block.members, str(error))
+    return failures
+
+
+def _compute_elsewhere(
+    cycle: Cycle,
+    run: str,
+    blocks: Sequence[Block],
+    steps: int,
+    settings: Settings,
+    how: HandOut,
+    verified: Callable[[Block], bool] | None,
+) -> dict[int, str]:
+    """Blocks on the workers of a pool; returns what became of the members of those that were given up."""
+    attempts = settings.run.block_attempts
+
+    @task(
+        name="block",
+        task_run_name="block-{index}",
+        retries=attempts - 1,
+        retry_delay_seconds=exponential_backoff(_BACKOFF_SECONDS),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=_may_be_cured,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    def submit(index: int, members: tuple[int, ...]) -> None:
+        block = Block(index=index, members=members)
+        compute_block_elsewhere(
+            settings.store.open(),
+            cycle,
+            run=run,
+            block=block,
+            steps=steps,
+            how=how,
+            done=partial(verified, block) if verified else None,
+            purpose="repair" if verified else "compute",
+        )
+
+    @flow(
+        name="blocks",
+        flow_run_name=f"{cycle.model}-{cycle.identifier}-blocks",
+        task_runner=ThreadPoolTaskRunner(max_workers=settings.run.workers_at_once),  # type: ignore[arg-type]
+        persist_result=False,
+    )
+    def hand_out_all() -> dict[int, str]:
+        futures = [(block, submit.submit(block.index, block.members)) for block in blocks]
+        wait([future for _, future in futures])
+        return {
+            member: str(future.state.message)
+            for block, future in futures
+            if not future.state.is_completed()
+            for member in block.members
+        }
+
+    return hand_out_all()
+
+
+def _may_be_cured(_: object, __: TaskRun, state: State[object]) -> bool:
+    return not isinstance(state.result(raise_on_failure=False), BlockRefusedError)

@@ -1,0 +1,89 @@
+"""One block of members on one worker.
+
+The worker reads what it needs from the store: the run's description, the initial condition, and how far each
+of its members is. It may be killed at any moment; whoever runs the block next continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import flow
+
+from infra import layout
+from infra.manifests import MemberManifest, load_run_description
+from infra.settings import Settings, load_settings
+from model.cycle import Cycle, parse_init_time
+from tasks.models import load_initial_condition, load_models, member_starter, statics_of
+from tasks.report_progress import reported
+from tasks.rollout import LoadedModels, ProgressCallback, RolloutOptions, compute_members
+
+
+def run_block(
+    cycle: Cycle,
+    *,
+    run: str,
+    members: Sequence[int],
+    steps: int,
+    settings: Settings,
+    models: LoadedModels | None = None,
+    progress: ProgressCallback | None = None,
+    watched: bool = False,
+) -> tuple[MemberManifest, ...]:
+    """Compute a block's members, each from where it stopped.
+
+    Args:
+        cycle: the cycle.
+        run: short name of the run, whose description and forecast store exist.
+        members: global member numbers.
+        steps: model steps each member shall have.
+        settings: the store, and how this worker runs the model.
+        models: the model on each local device; default: loaded here.
+        progress: called after every step.
+        watched: whether the process ends itself when a step makes no progress within the model's limit.
+
+    Raises:
+        CheckpointMismatchError: this worker's model is not the run's.
+        StoreError: the run's description or initial condition is missing.
+        TransientSourceError: the store kept failing.
+    """
+    store = settings.store.open()
+    model = settings.configured_model(cycle.model)
+    description = load_run_description(store, cycle, run)
+    initial_condition = load_initial_condition(store, description.initial_condition)
+    models = models or load_models(model)
+    return compute_members(
+        models,
+        store=store,
+        description=description,
+        members=members,
+        steps=steps,
+        initial_state=member_starter(description, initial_condition),
+        statics=statics_of(initial_condition, cycle, models[0].task.statics),
+        options=RolloutOptions(
+            checkpoint_every=model.checkpoint_every,
+            members_per_program=model.members_per_program,
+            step_limit_seconds=model.step_timeout.total_seconds() if watched else None,
+        ),
+        progress=progress,
+    )
+
+
+@flow(name="members", log_prints=True, validate_parameters=True)
+def members(model: str, init_time: str, run: str, block: int, members: list[int], steps: int) -> None:
+    """Compute one block of a cycle's members on this worker.
+
+    Args:
+        model: name of the configured model.
+        init_time: start of the forecast.
+        run: short name of the run.
+        block: position of the block in its cycle.
+        members: global member numbers.
+        steps: model steps each member shall have.
+    """
+    settings = load_settings()
+    cycle = Cycle(model=model, init_time=parse_init_time(init_time))
+    with reported(settings.store.open(), layout.block_progress(cycle, run, block), block=block) as progress:
+        run_block(
+            cycle, run=run, members=members, steps=steps, settings=settings, progress=progress, watched=True
+        )

@@ -1,0 +1,126 @@
+"""Signs of life of a worker: a small object in the store for the controller, artifacts for people.
+
+A thread of its own writes them, so that a long step does not look like a dead worker; it stops with the
+process. Neither a failing store nor a failing server disturbs the computation.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.context import FlowRunContext
+
+from infra.errors import FoldcastError
+from infra.object_store import ObjectStore
+from tasks.rollout import ProgressCallback, RolloutProgress
+
+_LOG = logging.getLogger(__name__)
+HEARTBEAT_SECONDS = 15.0
+_ARTIFACT_EVERY = 4
+
+
+@contextmanager
+def reported(
+    store: ObjectStore, key: str, *, block: int, seconds: float = HEARTBEAT_SECONDS
+) -> Iterator[ProgressCallback]:
+    """A progress callback whose latest call is reported at intervals while the body runs, and at its end.
+
+    Args:
+        store: where the sign of life goes.
+        key: its key.
+        block: the block it is about.
+        seconds: the interval.
+    """
+    reporter = _Reporter(store, key, block)
+    stop = threading.Event()
+
+    def work() -> None:
+        beat = 0
+        reporter.report(beat)
+        while not stop.wait(seconds):
+            beat += 1
+            reporter.report(beat)
+
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(work,), name="progress", daemon=True
+    )
+    thread.start()
+    try:
+        yield reporter.update
+    finally:
+        stop.set()
+        thread.join()
+        reporter.report(-1)
+
+
+class _Reporter:
+    def __init__(self, store: ObjectStore, key: str, block: int) -> None:
+        self._store = store
+        self._key = key
+        self._block = block
+        self._latest: RolloutProgress | None = None
+        self._artifact: UUID | None = None
+
+    def update(self, progress: RolloutProgress) -> None:
+        self._latest = progress
+
+    def report(self, beat: int) -> None:
+        latest = self._latest
+        document: dict[str, Any] = {"block": self._block, "beat": beat}
+        context = FlowRunContext.get()
+        if context is not None and context.flow_run is not None:
+            document["flow_run"] = str(context.flow_run.id)
+        if latest is not None:
+            document |= asdict(latest)
+        try:
+            self._store.write(self._key, json.dumps(document).encode())
+        except FoldcastError as error:
+            _LOG.warning("no sign of life could be left: %s", error)
+        if latest is None or context is None or (beat % _ARTIFACT_EVERY and beat >= 0):
+            return
+        try:
+            self._publish(latest)
+        except Exception as error:
+            _LOG.warning("progress could not be shown: %s", error)
+
+    def _publish(self, latest: RolloutProgress) -> None:
+        within = latest.step / latest.steps if latest.members_done < len(latest.members) else 0.0
+        percent = min(100.0, 100.0 * (latest.members_done + within) / len(latest.members))
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(
+                percent, key=f"block-{self._block}-progress", description=f"members {_span(latest.members)}"
+            )
+        else:
+            update_progress_artifact(self._artifact, percent)
+        create_table_artifact(
+            table=[progress_row(self._block, asdict(latest))], key=f"block-{self._block}", description="load"
+        )
+
+
+def progress_row(block: int, progress: dict[str, Any]) -> dict[str, Any]:
+    """A block's progress as a row of a table."""
+    memory = progress["memory"]
+    return {
+        "block": block,
+        "members": _span(progress["members"]),
+        "members done": progress["members_done"],
+        "member": progress["member"],
+        "step": f"{progress['step']}/{progress['steps']}",
+        "s per step": round(progress["seconds_per_step"], 2),
+        "device": progress["device"],
+        "peak host GB": round(memory["peak_host_bytes"] / 1e9, 2),
+        "peak device GB": round((memory["peak_device_bytes"] or 0) / 1e9, 2),
+    }
+
+
+def _span(members: Any) -> str:
+    return f"{members[0]}–{members[-1]}" if len(members) > 1 else str(members[0])
