@@ -1,0 +1,317 @@
+"""Self-attention of mesh nodes to their k-hop neighbourhood, in the forms that suit each kind of device.
+
+Every form computes the same masked softmax attention, softmax(q kᵀ / √channels) v over a node's neighbours,
+to rounding:
+
+- ``splash_mha`` (TPU): JAX's splash attention kernel, which skips empty blocks of the mask;
+- ``fused_banded_mha`` (GPU): the band as windows of keys through ``jax.nn.dot_product_attention``, with
+  cuDNN's flash kernel in 16 bits and XLA in 32;
+- ``blocked_mha`` (CPU): one block of queries at a time against the columns its rows reach;
+- ``triblockdiag_mha`` (anywhere): a block-tridiagonal matrix, its blocks as wide as the half bandwidth;
+- ``mha`` (small meshes): the dense matrix.
+
+Published checkpoints name ``splash_mha``; ``auto`` replaces it by what the device at hand can run.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.errors import UnknownOptionError
+from model.gencast.neighbourhood import Neighbourhood
+
+AUTO = "auto"
+ATTENTION_KINDS = ("splash_mha", "fused_banded_mha", "blocked_mha", "triblockdiag_mha", "mha")
+MASKED_LOGIT = -1e30
+SPLASH_CHANNELS_MULTIPLE = 128
+MAX_CPU_BLOCKS = 16
+
+
+class Attention(Protocol):
+    """Masked attention with the pattern built in.
+
+    The masks are kept apart so that a compiled program takes them as an argument, not as constants.
+    """
+
+    def masks(self) -> Any:
+        """The pattern as a tree of arrays in the layout this form needs."""
+
+    def __call__(self, queries: jax.Array, keys: jax.Array, values: jax.Array, masks: Any) -> jax.Array:
+        """Attends; all arrays are (batch, node, head, channels), the queries not yet scaled."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionOptions:
+    """What may be chosen about attention without changing its result beyond rounding.
+
+    Args:
+      kind: one of ``ATTENTION_KINDS``, or ``auto`` for the one that suits the platform.
+      block_size: queries per block; None takes the default of the platform and mesh. ``triblockdiag_mha``
+        needs at least the half bandwidth and rounds up to it.
+      mask_type: for ``splash_mha``, ``lazy`` evaluates the mask by blocks, ``full`` makes it dense first.
+      splash_block_sizes: the checkpoint's six block sizes for ``splash_mha``, by their published names.
+      interpret: run Pallas kernels in the interpreter, for tests without the device.
+    """
+
+    kind: str = AUTO
+    block_size: int | None = None
+    mask_type: str = "lazy"
+    splash_block_sizes: tuple[tuple[str, int], ...] = ()
+    interpret: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in (AUTO, *ATTENTION_KINDS):
+            raise UnknownOptionError(
+                f"attention: expected one of {', '.join((AUTO, *ATTENTION_KINDS))}, got {self.kind!r}"
+            )
+        if self.mask_type not in ("lazy", "full"):
+            raise UnknownOptionError(f"mask_type: expected lazy or full, got {self.mask_type!r}")
+        if self.block_size is not None and self.block_size < 1:
+            raise ValueError(f"expected a positive attention block size, got {self.block_size}")
+
+
+def attention_kind_for(kind: str, *, platform: str, channels_per_head: int) -> str:
+    """Resolves ``auto`` for a JAX platform (``cpu``, ``gpu``, ``tpu``); other kinds pass through.
+
+    Raises:
+      ValueError: the kind cannot run there.
+    """
+    if kind == AUTO:
+        if platform == "tpu":
+            return "splash_mha" if channels_per_head % SPLASH_CHANNELS_MULTIPLE == 0 else "triblockdiag_mha"
+        return "blocked_mha" if platform == "cpu" else "fused_banded_mha"
+    if kind == "splash_mha" and channels_per_head % SPLASH_CHANNELS_MULTIPLE:
+        raise ValueError(
+            f"splash_mha: expected a multiple of {SPLASH_CHANNELS_MULTIPLE} channels per head, got "
+            f"{channels_per_head}; use triblockdiag_mha or auto"
+        )
+    return kind
+
+
+def build_attention(
+    neighbourhood: Neighbourhood,
+    options: AttentionOptions,
+    *,
+    platform: str,
+    num_heads: int,
+    channels_per_head: int,
+) -> Attention:
+    """Makes the attention of ``options`` for one mesh and platform.
+
+    Raises:
+      ValueError: the chosen kind cannot run with this platform or width.
+    """
+    kind = attention_kind_for(options.kind, platform=platform, channels_per_head=channels_per_head)
+    if kind == "splash_mha":
+        # The kernel's module imports Mosaic, which only this form needs.
+        from model.gencast.splash_attention import SplashAttention
+
+        if platform != "tpu" and not options.interpret:
+            raise ValueError(
+                f"splash_mha runs on TPU only, got platform {platform}; use auto or triblockdiag_mha"
+            )
+        return SplashAttention(neighbourhood=neighbourhood, options=options, num_heads=num_heads)
+    if kind == "fused_banded_mha":
+        size = options.block_size or default_window_block(neighbourhood)
+        return WindowedAttention(
+            neighbourhood=neighbourhood, block_size=size, cudnn=platform in ("gpu", "cuda")
+        )
+    if kind == "blocked_mha":
+        size = options.block_size or max(256, -(-neighbourhood.num_nodes // MAX_CPU_BLOCKS))
+        return BlockedAttention(neighbourhood=neighbourhood, block_size=size)
+    if kind == "triblockdiag_mha":
+        size = max(options.block_size or 1, neighbourhood.half_bandwidth, 1)
+        return TriblockdiagonalAttention(neighbourhood=neighbourhood, block_size=size)
+    return DenseAttention(neighbourhood=neighbourhood)
+
+
+def default_window_block(neighbourhood: Neighbourhood) -> int:
+    """Queries per window on a GPU.
+
+    Half the half bandwidth keeps the unused part of a window below a fifth while a key is copied into five
+    windows at most; whole multiples of 64 suit the tensor cores' tiles.
+    """
+    half = max(neighbourhood.half_bandwidth // 2, 64)
+    return min(-(-half // 64) * 64, -(-neighbourhood.num_nodes // 64) * 64)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DenseAttention:
+    """The whole (node, node) matrix at once."""
+
+    neighbourhood: Neighbourhood
+
+    def masks(self) -> np.ndarray:
+        everything = slice(0, self.neighbourhood.num_nodes)
+        return self.neighbourhood.dense(everything, everything)
+
+    def __call__(self, queries: jax.Array, keys: jax.Array, values: jax.Array, masks: Any) -> jax.Array:
+        queries, keys, values = (_heads_first(x) for x in (queries, keys, values))
+        return _heads_last(_masked_attention(queries, keys, values, masks))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class BlockedAttention:
+    """Blocks of queries, each against exactly the range of columns that its rows' neighbours span."""
+
+    neighbourhood: Neighbourhood
+    block_size: int
+
+    def spans(self) -> list[tuple[slice, slice]]:
+        """(rows, columns) of each block."""
+        first, last = self.neighbourhood.first_columns, self.neighbourhood.last_columns
+        spans = []
+        for start in range(0, self.neighbourhood.num_nodes, self.block_size):
+            rows = slice(start, min(start + self.block_size, self.neighbourhood.num_nodes))
+            spans.append((rows, slice(int(first[rows].min()), int(last[rows].max()) + 1)))
+        return spans
+
+    def masks(self) -> list[np.ndarray]:
+        return [self.neighbourhood.dense(rows, columns) for rows, columns in self.spans()]
+
+    def __call__(self, queries: jax.Array, keys: jax.Array, values: jax.Array, masks: Any) -> jax.Array:
+        queries, keys, values = (_heads_first(x) for x in (queries, keys, values))
+        blocks = [
+            _masked_attention(queries[:, :, rows], keys[:, :, columns], values[:, :, columns], mask)
+            for (rows, columns), mask in zip(self.spans(), masks, strict=True)
+        ]
+        return _heads_last(jnp.concatenate(blocks, axis=2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TriblockdiagonalAttention:
+    """Blocks at least as wide as the half bandwidth, so that each sees itself and its two neighbours only."""
+
+    neighbourhood: Neighbourhood
+    block_size: int
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.neighbourhood.num_nodes // self.block_size)
+
+    def masks(self) -> np.ndarray:
+        """bool (block, query, key) with the keys of the block before, the block itself and the one after."""
+        size = self.block_size
+        return np.stack(
+            [
+                self.neighbourhood.dense(
+                    slice(i * size, (i + 1) * size), slice((i - 1) * size, (i + 2) * size)
+                )
+                for i in range(self.num_blocks)
+            ]
+        )
+
+    def __call__(self, queries: jax.Array, keys: jax.Array, values: jax.Array, masks: Any) -> jax.Array:
+        blocks = [_into_blocks(x, self.num_blocks, self.block_size) for x in (queries, keys, values)]
+        queries_, keys_, values_ = (_heads_first(x) for x in blocks)
+        attend = jax.vmap(_masked_attention, in_axes=(0, 0, 0, 0))
+        result = attend(queries_, _with_adjacent(keys_), _with_adjacent(values_), masks[:, None])
+        return _out_of_blocks(_heads_last(result), queries.shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class WindowedAttention:
+    """Blocks of queries, all against windows of one width, as a batch for a fused attention kernel.
+
+    Args:
+      cudnn: use cuDNN's flash attention, which exists for 16-bit inputs on CUDA; the same formula through XLA
+        otherwise.
+    """
+
+    neighbourhood: Neighbourhood
+    block_size: int
+    cudnn: bool = False
+
+    @property
+    def num_blocks(self) -> int:
+        return -(-self.neighbourhood.num_nodes // self.block_size)
+
+    @property
+    def margin(self) -> int:
+        """Keys on either side of a block; a multiple of 64 for the kernel's tiles."""
+        return -(-self.neighbourhood.half_bandwidth // 64) * 64
+
+    def masks(self) -> np.ndarray:
+        """bool (block, 1, query, key)."""
+        size, margin = self.block_size, self.margin
+        return np.stack(
+            [
+                self.neighbourhood.dense(
+                    slice(i * size, (i + 1) * size), slice(i * size - margin, (i + 1) * size + margin)
+                )
+                for i in range(self.num_blocks)
+            ]
+        )[:, None]
+
+    def __call__(self, queries: jax.Array, keys: jax.Array, values: jax.Array, masks: Any) -> jax.Array:
+        batch, _, heads, channels = queries.shape
+        blocks = _into_blocks(queries, self.num_blocks, self.block_size)
+        windows = [self._windows(x) for x in (keys, values)]
+        flat_queries, flat_keys, flat_values = (
+            x.reshape((self.num_blocks * batch, -1, heads, channels)) for x in (blocks, *windows)
+        )
+        mask = jnp.repeat(masks, batch, axis=0)
+        sixteen_bits = queries.dtype in (jnp.bfloat16, jnp.float16)
+        result = jax.nn.dot_product_attention(
+            flat_queries,
+            flat_keys,
+            flat_values,
+            mask=mask,
+            implementation="cudnn" if self.cudnn and sixteen_bits else "xla",
+        )
+        result = result.reshape((self.num_blocks, batch, self.block_size, heads, channels))
+        return _out_of_blocks(result, queries.shape)
+
+    def _windows(self, x: jax.Array) -> jax.Array:
+        """(batch, node, …) → (block, batch, key, …)."""
+        end = self.num_blocks * self.block_size - x.shape[1] + self.margin
+        padded = jnp.pad(x, ((0, 0), (self.margin, end), (0, 0), (0, 0)))
+        width = self.block_size + 2 * self.margin
+        starts = np.arange(self.num_blocks) * self.block_size
+        return jnp.moveaxis(padded[:, starts[:, None] + np.arange(width)], 1, 0)
+
+
+def _masked_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
+    """softmax(q kᵀ / √channels, masked) v for (…, node, channels), the softmax in float32.
+
+    A row whose mask is empty (padding) gets the mean of the values, which its caller drops.
+    """
+    scale = queries.shape[-1] ** -0.5
+    logits = jnp.einsum("...qc,...kc->...qk", queries, keys, preferred_element_type=jnp.float32) * scale
+    logits = jnp.where(mask, logits, MASKED_LOGIT)
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(logits - largest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    out = jnp.einsum(
+        "...qk,...kc->...qc", weights.astype(values.dtype), values, preferred_element_type=jnp.float32
+    )
+    return (out / total).astype(values.dtype)
+
+
+def _heads_first(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(x, -2, -3)
+
+
+def _heads_last(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(x, -3, -2)
+
+
+def _into_blocks(x: jax.Array, num_blocks: int, block_size: int) -> jax.Array:
+    """(batch, node, …) → (block, batch, node in block, …), zeros in the last block's surplus."""
+    padded = jnp.pad(x, ((0, 0), (0, num_blocks * block_size - x.shape[1]), (0, 0), (0, 0)))
+    return jnp.moveaxis(padded.reshape((x.shape[0], num_blocks, block_size, *x.shape[2:])), 1, 0)
+
+
+def _out_of_blocks(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of ``_into_blocks`` for an array of ``shape``."""
+    joined = jnp.moveaxis(x, 0, 1).reshape((shape[0], -1, *x.shape[3:]))
+    return joined[:, : shape[1]]
+
+
+def _with_adjacent(x: jax.Array) -> jax.Array:
+    """(block, batch, head, node, …) → the same with each block's nodes between those of its neighbours."""
+    padded = jnp.pad(x, ((1, 1), *[(0, 0)] * (x.ndim - 1)))
+    return jnp.concatenate([padded[:-2], padded[1:-1], padded[2:]], axis=3)

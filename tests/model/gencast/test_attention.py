@@ -1,0 +1,211 @@
+"""All forms of the mesh attention agree with each other and with a plain NumPy softmax."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.errors import UnknownOptionError
+from model.gencast.attention import (
+    ATTENTION_KINDS,
+    Attention,
+    AttentionOptions,
+    WindowedAttention,
+    attention_kind_for,
+    build_attention,
+)
+from model.gencast.neighbourhood import Neighbourhood, k_hop_neighbourhood
+
+NUM_NODES, HEADS, CHANNELS, BATCH = 150, 2, 128, 2
+
+
+def ladder(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """A strip of triangles: each node touches the next and the one after, in both directions."""
+    pairs = [(i, i + step) for step in (1, 2) for i in range(num_nodes - step)]
+    forward = np.array(pairs).T
+    return np.concatenate([forward[0], forward[1]]), np.concatenate([forward[1], forward[0]])
+
+
+@pytest.fixture(scope="module")
+def neighbourhood() -> Neighbourhood:
+    senders, receivers = ladder(NUM_NODES)
+    return k_hop_neighbourhood(senders=senders, receivers=receivers, num_nodes=NUM_NODES, hops=7)
+
+
+@pytest.fixture(scope="module")
+def qkv() -> tuple[np.ndarray, ...]:
+    random = np.random.default_rng(3)
+    return tuple(random.normal(size=(BATCH, NUM_NODES, HEADS, CHANNELS)).astype(np.float32) for _ in range(3))
+
+
+def plain_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Vaswani et al. 2017, eq. 1, node by node in float64."""
+    out = np.zeros(q.shape)
+    for b, i, h in np.ndindex(q.shape[:3]):
+        neighbours = np.flatnonzero(mask[i])
+        logits = k[b, neighbours, h].astype(np.float64) @ q[b, i, h] / np.sqrt(q.shape[-1])
+        weights = np.exp(logits - logits.max())
+        out[b, i, h] = weights @ v[b, neighbours, h] / weights.sum()
+    return out
+
+
+def built(kind: str, neighbourhood: Neighbourhood, **options: object):
+    return build_attention(
+        neighbourhood,
+        AttentionOptions(kind=kind, interpret=True, **options),  # type: ignore[arg-type]
+        platform="cpu",
+        num_heads=HEADS,
+        channels_per_head=CHANNELS,
+    )
+
+
+def test_ladder_neighbourhood_is_the_band_of_two_hops_each(neighbourhood: Neighbourhood) -> None:
+    distance = np.abs(np.subtract.outer(np.arange(NUM_NODES), np.arange(NUM_NODES)))
+    np.testing.assert_array_equal(neighbourhood.matrix.toarray(), distance <= 14)
+    assert neighbourhood.half_bandwidth == 14
+
+
+def test_k_hops_equal_the_matrix_power() -> None:
+    random = np.random.default_rng(0)
+    upper = np.triu(random.random((40, 40)) < 0.05, 1)
+    adjacency = upper | upper.T
+    senders, receivers = np.nonzero(adjacency)
+    for hops in range(5):
+        pattern = k_hop_neighbourhood(senders=senders, receivers=receivers, num_nodes=40, hops=hops)
+        power = np.linalg.matrix_power(np.eye(40) + adjacency, hops) > 0
+        np.testing.assert_array_equal(pattern.matrix.toarray(), power)
+
+
+def test_dense_part_outside_the_mesh_is_false(neighbourhood: Neighbourhood) -> None:
+    part = neighbourhood.dense(slice(-3, 2), slice(148, 155))
+    assert part.shape == (5, 7)
+    assert not part.any()
+    assert neighbourhood.dense(slice(148, 152), slice(148, 152)).sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "block_size"),
+    [
+        *((kind, None) for kind in ATTENTION_KINDS),
+        ("fused_banded_mha", 32),
+        ("blocked_mha", 32),
+        ("triblockdiag_mha", 40),
+    ],
+)
+def test_every_form_computes_the_same_attention(
+    kind: str, block_size: int | None, neighbourhood: Neighbourhood, qkv: tuple[np.ndarray, ...]
+) -> None:
+    attention = built(kind, neighbourhood, block_size=block_size)
+    result = jax.jit(attention)(*qkv, attention.masks())
+    expected = plain_attention(*qkv, neighbourhood.matrix.toarray())
+    np.testing.assert_allclose(result, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("mask_type", ["lazy", "full"])
+def test_splash_mask_types_agree(
+    mask_type: str, neighbourhood: Neighbourhood, qkv: tuple[np.ndarray, ...]
+) -> None:
+    attention = built(
+        "splash_mha", neighbourhood, mask_type=mask_type, splash_block_sizes=(("block_q", 128),)
+    )
+    expected = plain_attention(*qkv, neighbourhood.matrix.toarray())
+    np.testing.assert_allclose(attention(*qkv, attention.masks()), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+def test_gradients_agree_with_the_dense_form(
+    kind: str, neighbourhood: Neighbourhood, qkv: tuple[np.ndarray, ...]
+) -> None:
+    def gradient(kind: str) -> tuple[jax.Array, ...]:
+        attention = built(kind, neighbourhood)
+        masks = attention.masks()
+
+        @jax.jit
+        def value(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.sin(attention(q, k, v, masks)))
+
+        return jax.jit(jax.grad(value, argnums=(0, 1, 2)))(*qkv)
+
+    for ours, dense in zip(gradient(kind), gradient("mha"), strict=True):
+        np.testing.assert_allclose(ours, dense, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ATTENTION_KINDS if kind != "splash_mha"])
+def test_bfloat16_stays_near_float32(
+    kind: str, neighbourhood: Neighbourhood, qkv: tuple[np.ndarray, ...]
+) -> None:
+    attention = built(kind, neighbourhood)
+    result = jax.jit(attention)(*(jnp.asarray(x, jnp.bfloat16) for x in qkv), attention.masks())
+    assert result.dtype == jnp.bfloat16
+    expected = plain_attention(*qkv, neighbourhood.matrix.toarray())
+    # bfloat16 keeps 8 bits: inputs of size 1…4 are off by 2⁻⁸, and logits by a few of these.
+    np.testing.assert_allclose(result.astype(np.float32), expected, atol=0.05)
+
+
+def lowered_text(attention: Attention, platform: str, dtype: jnp.dtype) -> str:
+    """The program for a platform that need not be present."""
+    shape = jax.ShapeDtypeStruct((1, NUM_NODES, HEADS, CHANNELS), dtype)
+    masks = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), attention.masks())
+    return (
+        jax.jit(attention).trace(shape, shape, shape, masks).lower(lowering_platforms=(platform,)).as_text()
+    )
+
+
+def test_fused_attention_lowers_to_cudnn_on_cuda_in_16_bits(
+    neighbourhood: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tracing asks the installed CUDA libraries for their version; a machine without them must say one.
+    library = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(library, "check_cudnn_version", lambda: 91000)
+    attention = WindowedAttention(neighbourhood=neighbourhood, block_size=64, cudnn=True)
+    assert "__cudnn$fmha" in lowered_text(attention, "cuda", jnp.bfloat16)
+    assert "__cudnn$fmha" not in lowered_text(attention, "cuda", jnp.float32)
+
+
+def test_splash_attention_lowers_to_a_tpu_kernel(neighbourhood: Neighbourhood) -> None:
+    options = AttentionOptions(kind="splash_mha")
+    attention = build_attention(
+        neighbourhood, options, platform="tpu", num_heads=HEADS, channels_per_head=CHANNELS
+    )
+    assert "tpu_custom_call" in lowered_text(attention, "tpu", jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("platform", "channels", "expected"),
+    [
+        ("cpu", 16, "blocked_mha"),
+        ("gpu", 128, "fused_banded_mha"),
+        ("cuda", 128, "fused_banded_mha"),
+        ("tpu", 128, "splash_mha"),
+        ("tpu", 64, "triblockdiag_mha"),
+    ],
+)
+def test_auto_takes_what_the_platform_runs(platform: str, channels: int, expected: str) -> None:
+    assert attention_kind_for("auto", platform=platform, channels_per_head=channels) == expected
+
+
+def test_unknown_attention_names_the_allowed() -> None:
+    with pytest.raises(UnknownOptionError, match=r"auto, splash_mha, .*got 'flash'"):
+        AttentionOptions(kind="flash")
+    with pytest.raises(UnknownOptionError, match="lazy or full"):
+        AttentionOptions(mask_type="dense")
+
+
+def test_splash_off_the_tpu_is_refused(neighbourhood: Neighbourhood) -> None:
+    with pytest.raises(ValueError, match="TPU only"):
+        build_attention(
+            neighbourhood,
+            AttentionOptions(kind="splash_mha"),
+            platform="cpu",
+            num_heads=HEADS,
+            channels_per_head=CHANNELS,
+        )
+    with pytest.raises(ValueError, match="multiple of 128"):
+        attention_kind_for("splash_mha", platform="tpu", channels_per_head=16)
+
+
+def test_directed_edges_are_refused() -> None:
+    with pytest.raises(ValueError, match="both directions"):
+        k_hop_neighbourhood(senders=np.array([0]), receivers=np.array([1]), num_nodes=2, hops=1)
