@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from infra.errors import StoreError, TransientSourceError
 
+_TEMPORARY_PREFIX = ".writing-"
+LOCK_PREFIX = ".lock-"
+_PIECE = 8 << 20
 _PERMANENT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
 
@@ -72,18 +76,18 @@ class ObjectStore:
             StoreError: there is no such object.
             TransientSourceError: the store failed in a way that may pass.
         """
-        with _translated(f"read {self.url(key)}"):
+        with translated(f"read {self.url(key)}"):
             return self.filesystem.cat_file(self.path(key))
 
     def exists(self, key: str) -> bool:
         """Whether the object exists now (no listing cache is consulted)."""
-        with _translated(f"look up {self.url(key)}"):
+        with translated(f"look up {self.url(key)}"):
             self.filesystem.invalidate_cache()
             return self.filesystem.exists(self.path(key))
 
     def write(self, key: str, data: bytes) -> str:
         """Put a whole object, replacing any; returns its sha256 in hex."""
-        with _translated(f"write {self.url(key)}"):
+        with translated(f"write {self.url(key)}"):
             if self.is_local:
                 temporary = self._write_temporary(key, data)
                 try:
@@ -95,13 +99,19 @@ class ObjectStore:
         return hashlib.sha256(data).hexdigest()
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put an object only if none is there; False, and nothing changed, if there is one."""
-        with _translated(f"create {self.url(key)}"):
+        """Put an object only if none is there; False, and nothing changed, if there is one.
+
+        After an attempt whose answer was lost, a repeated ``create`` returns False though the object is this
+        writer's: who needs to know reads it.
+        """
+        with translated(f"create {self.url(key)}"):
             if not self.is_local:
                 try:
                     self.filesystem.pipe_file(self.path(key), data, mode="create")
-                except FileExistsError:
-                    return False
+                except OSError as error:
+                    if precondition_failed(error):
+                        return False
+                    raise
                 return True
             temporary = self._write_temporary(key, data)
             try:
@@ -112,19 +122,46 @@ class ObjectStore:
                 temporary.unlink(missing_ok=True)
             return True
 
+    def upload(self, path: Path, key: str) -> None:
+        """Put a local file as a whole object, replacing any; large files go in parts, not through memory."""
+        with translated(f"write {self.url(key)}"):
+            if not self.is_local:
+                self.filesystem.put_file(str(path), self.path(key))
+                return
+            target = Path(self.path(key))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+            try:
+                shutil.copyfile(path, temporary)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def digest(self, key: str) -> tuple[str, int]:
+        """sha256 in hex and size of the bytes stored now, read in pieces."""
+        found, size = hashlib.sha256(), 0
+        with (
+            translated(f"read {self.url(key)}"),
+            self.filesystem.open(self.path(key), "rb", block_size=_PIECE, cache_type="none") as file,
+        ):
+            while piece := file.read(_PIECE):
+                found.update(piece)
+                size += len(piece)
+        return found.hexdigest(), size
+
     def list(self, prefix: str) -> Iterator[str]:
         """Keys of all objects below a prefix (which ends with ``/``), in order."""
-        with _translated(f"list {self.url(prefix)}"):
+        with translated(f"list {self.url(prefix)}"):
             self.filesystem.invalidate_cache()
             base = len(self._resolved[1]) + 1
             found = self.filesystem.find(self.path(prefix))
         for path in sorted(found):
-            if not Path(path).name.startswith(".writing-"):
+            if not Path(path).name.startswith((_TEMPORARY_PREFIX, LOCK_PREFIX)):
                 yield path[base:]
 
     def delete(self, prefix: str) -> None:
         """Remove an object, or everything below a prefix ending with ``/``; nothing there is no error."""
-        with _translated(f"delete {self.url(prefix)}"):
+        with translated(f"delete {self.url(prefix)}"):
             self.filesystem.invalidate_cache()
             path = self.path(prefix).rstrip("/")
             if self.filesystem.exists(path):
@@ -141,7 +178,7 @@ class ObjectStore:
     def _write_temporary(self, key: str, data: bytes) -> Path:
         target = Path(self.path(key))
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".writing-{uuid.uuid4().hex}")
+        temporary = target.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
             with open(temporary, "xb") as file:
                 file.write(data)
@@ -153,7 +190,7 @@ class ObjectStore:
         return temporary
 
 
-class _translated:
+class translated:
     """Turns a file system's exceptions into Foldcast's: may it pass on its own, or not?"""
 
     def __init__(self, action: str) -> None:
@@ -171,3 +208,12 @@ class _translated:
             raise StoreError(f"could not {self._action}: {error}") from error
         if isinstance(error, (OSError, TimeoutError)):
             raise TransientSourceError(f"could not {self._action}: {error}") from error
+
+
+def precondition_failed(error: BaseException) -> bool:
+    """Whether a conditional put was refused because its condition did not hold."""
+    if isinstance(error, FileExistsError):
+        return True
+    response = getattr(error.__cause__, "response", None)
+    code = str(response.get("Error", {}).get("Code")) if isinstance(response, Mapping) else ""
+    return code in {"PreconditionFailed", "412"} or getattr(error, "code", None) in {412, "412"}

@@ -6,10 +6,14 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from infra.local_services import LocalServer, running_server
+
+if TYPE_CHECKING:
+    from tests.fakes.s3 import S3Server
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,4 +64,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
     """A real Prefect server on loopback with its own database, shared by the tests marked ``server``."""
     server = LocalServer(home=tmp_path_factory.mktemp("prefect-server"), port=free_port())
     with running_server(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server on loopback; give each test a bucket of its own with ``new_bucket``."""
+    from tests.fakes.s3 import S3Server  # starting it imports a web server, which most tests do not need
+
+    with S3Server() as server:
         yield server
