@@ -1,4 +1,4 @@
-"""Writes the configuration reference from the settings classes: ``python -m infra.settings_reference FILE``."""
+"""The configuration reference, from the settings classes: ``python -m infra.settings_reference FILE``."""
 
 from __future__ import annotations
 
