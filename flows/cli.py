@@ -123,7 +123,7 @@ def rollout(
 ) -> None:
     """Run a model alone, on DeepMind's own file formats.
 
-    Example: `foldcast rollout --checkpoint params.npz --dataset in.nc --stats stats --steps 4 --output out.nc`
+    Example: `foldcast rollout --checkpoint params.npz --dataset in.nc --stats stats --steps 4 --output o.nc`
 
     Parameters
     ----------
