@@ -1,7 +1,8 @@
 """MIR, ECMWF's interpolation package, as a program of its own.
 
 MIR logs to standard output and keeps its caches for as long as it lives; as a short-lived process it does
-neither to a worker. ``infra.interpolation_weights`` runs this file by its path, so it imports nothing of Foldcast.
+neither to a worker. ``infra.interpolation_weights`` runs this file by its path, so it imports nothing of
+Foldcast.
 
     python mir_program.py weights SOURCE_GRID TARGET_GRID METHOD OUT.npz
     python mir_program.py transform IN.grib TARGET_GRID ROWS COLUMNS OUT.npy

@@ -1,0 +1,161 @@
+"""NetCDF and Zarr files of gridded fields to canonical names, units and order, on their own grid.
+
+Understood are our own names, those of the Copernicus Climate Data Store, ecCodes' short names and DeepMind's
+example datasets (``batch, time, level, lat, lon`` with ``datetime``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from infra.errors import InvalidFieldError
+from model.variables import STANDARD_GRAVITY, STATICS, VARIABLES
+
+_DIMENSIONS = {
+    "lat": "latitude",
+    "lon": "longitude",
+    "valid_time": "time",
+    "pressure_level": "level",
+    "isobaricInhPa": "level",
+    "plev": "level",
+}
+_SHORT_NAMES = {
+    "t2m": "2m_temperature",
+    "2t": "2m_temperature",
+    "u10": "10m_u_component_of_wind",
+    "10u": "10m_u_component_of_wind",
+    "v10": "10m_v_component_of_wind",
+    "10v": "10m_v_component_of_wind",
+    "msl": "mean_sea_level_pressure",
+    "sst": "sea_surface_temperature",
+    "skt": "skin_temperature",
+    "siconc": "sea_ice_cover",
+    "lsm": "land_sea_mask",
+    "t": "temperature",
+    "u": "u_component_of_wind",
+    "v": "v_component_of_wind",
+    "w": "vertical_velocity",
+    "q": "specific_humidity",
+}
+_AUXILIARY = {"skin_temperature": "K", "sea_ice_cover": "1"}
+_UNITS = {  # (as written, canonical) → (factor, offset)
+    ("degC", "K"): (1.0, 273.15),
+    ("°C", "K"): (1.0, 273.15),
+    ("C", "K"): (1.0, 273.15),
+    ("celsius", "K"): (1.0, 273.15),
+    ("hPa", "Pa"): (100.0, 0.0),
+    ("mbar", "Pa"): (100.0, 0.0),
+    ("mm", "m"): (1e-3, 0.0),
+    ("kg m-2", "m"): (1e-3, 0.0),
+    ("kg m**-2", "m"): (1e-3, 0.0),
+    ("g kg-1", "kg kg-1"): (1e-3, 0.0),
+    ("gpm", "m2 s-2"): (STANDARD_GRAVITY, 0.0),
+    ("m", "m2 s-2"): (STANDARD_GRAVITY, 0.0),
+}
+_SAME_UNITS = {"(0 - 1)": "1", "dimensionless": "1", "": ""}
+
+
+def read_fields(path: Path | str, file_format: Literal["netcdf", "zarr"]) -> xr.Dataset:
+    """The known variables of a file.
+
+    Args:
+        path: a NetCDF file or a Zarr folder.
+        file_format: which.
+
+    Returns:
+        float32 Dataset with dims (time, [level,] latitude, longitude), statics without time, other variables
+        left out; coordinates in the file's own order; accumulations as they are named in the file.
+
+    Raises:
+        InvalidFieldError: the file cannot be read, has no known variable, or units that are not understood.
+    """
+    try:
+        with xr.open_dataset(path, engine=_engine(Path(path), file_format)) as opened:
+            return canonical(opened, where=str(path)).load()
+    except InvalidFieldError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InvalidFieldError(f"{path}: cannot be read as {file_format}: {error}") from error
+
+
+def _engine(path: Path, file_format: str) -> str:
+    if file_format == "zarr":
+        return "zarr"
+    with open(path, "rb") as file:
+        return "scipy" if file.read(3) == b"CDF" else "h5netcdf"  # the classic format has no HDF5 inside
+
+
+def canonical(dataset: xr.Dataset, *, where: str) -> xr.Dataset:
+    """Rename, convert and order what is known in a Dataset; see ``read_fields``."""
+    dataset = _axes(dataset)
+    known: dict[str, xr.DataArray] = {}
+    for name in map(str, dataset.data_vars):
+        array = dataset[name]
+        long_name = _long_name(name, "level" in array.dims)
+        if long_name is None or not {"latitude", "longitude"} <= set(array.dims):
+            continue
+        array = _in_our_units(array, long_name, where)
+        if long_name in STATICS and "time" in array.dims:
+            array = array.isel(time=0, drop=True)
+        elif long_name not in STATICS and "time" not in array.dims and "time" in dataset.coords:
+            array = array.expand_dims("time")
+        order = [dim for dim in ("time", "number", "level") if dim in array.dims]
+        known[long_name] = array.transpose(..., *order, "latitude", "longitude").astype(np.float32)
+    if not known:
+        raise InvalidFieldError(
+            f"{where}: no known variable; it has {', '.join(sorted(map(str, dataset.data_vars)))}"
+        )
+    return xr.Dataset(known, attrs={"grid": ""})
+
+
+def _axes(dataset: xr.Dataset) -> xr.Dataset:
+    if "datetime" in dataset.coords and "time" in dataset.dims:  # DeepMind: time is relative to datetime
+        stamps = dataset["datetime"].values.reshape(-1)
+        if stamps.size == dataset.sizes["time"]:
+            dataset = dataset.drop_vars("datetime").assign_coords(time=("time", stamps))
+    if "batch" in dataset.dims and dataset.sizes["batch"] == 1:
+        dataset = dataset.isel(batch=0, drop=True)
+    names = {
+        old: new
+        for old, new in _DIMENSIONS.items()
+        if (old in dataset.dims or old in dataset.coords) and new not in dataset.dims
+    }
+    if "valid_time" in names and "time" in dataset.coords:
+        dataset = dataset.drop_vars("time")
+    dataset = dataset.rename(names)
+    if "level" in dataset.coords:
+        units = dataset["level"].attrs.get("units", "hPa")
+        scale = 0.01 if units == "Pa" else 1.0
+        levels = np.rint(np.atleast_1d(dataset["level"].values) * scale).astype(np.int32)
+        if "level" in dataset.dims:
+            dataset = dataset.assign_coords(level=("level", levels)).sortby("level")
+    return dataset
+
+
+def _long_name(name: str, on_levels: bool) -> str | None:
+    if name in VARIABLES or name in _AUXILIARY:
+        return name
+    if name in ("z", "geopotential_height", "gh", "orog"):
+        return "geopotential" if on_levels else "geopotential_at_surface"
+    return _SHORT_NAMES.get(name)
+
+
+def _in_our_units(array: xr.DataArray, long_name: str, where: str) -> xr.DataArray:
+    expected = VARIABLES[long_name].units if long_name in VARIABLES else _AUXILIARY[long_name]
+    written = str(array.attrs.get("units", "")).strip()
+    plain = _SAME_UNITS.get(written, written.replace("**", "").replace("^", "").replace("_", " "))
+    result = array
+    if plain and plain != expected:
+        conversion = _UNITS.get((plain, expected)) or _UNITS.get((written, expected))
+        if conversion is None:
+            raise InvalidFieldError(
+                f"{where}: {array.name}: expected {long_name} in {expected}, got units {written!r}"
+            )
+        factor, offset = conversion
+        result = array.astype(np.float64) * factor + offset
+    result.attrs = {"units": expected}
+    return result
