@@ -1,0 +1,397 @@
+"""A loaded model, ready to step: what everything above knows of a model, whichever its family.
+
+One program advances a member (or ``members_per_program`` of them) by one model step: it splits the key, puts
+fields into channels, normalises, runs the network, and turns its output into fields and the next input window. It
+is compiled once; frames stay on the device from step to step, and the forcings of the next step are computed on
+the host while the device works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from model.channels import forcing_blocks, input_blocks, stack_channels, target_blocks, unstack_channels
+from model.checkpoint_file import CheckpointFile, read_checkpoint
+from model.errors import InvalidFieldError
+from model.forcings import GivenForcings, forcing_fields
+from model.grid import Grid
+from model.initial_condition_checks import checked_frames, checked_statics
+from model.networks import GraphStore, Network, Prepared, build_network, checkpoint_grid
+from model.normalization import NAN_CLEANED, ChannelScaling, Statistics, channel_scaling
+from model.precision import resolve_precision
+from model.rollout.state import RolloutState
+from model.task import TaskConfig
+from model.variables import COMPUTED_FORCINGS, VARIABLES
+
+Fields = dict[str, jax.Array]
+
+
+class Forecaster(Protocol):
+    """A model that can be stepped.
+
+    Attributes:
+        family: of the model.
+        task: what it takes and gives; ``task.step`` is the length of its step.
+        grid: on which it works.
+        description: the publisher's words.
+        sha256: of the params file.
+        options: what was chosen or resolved and may change rounding, for the run's fingerprint.
+    """
+
+    family: str
+    task: TaskConfig
+    grid: Grid
+    description: str
+    sha256: str
+    options: dict[str, str]
+
+    def initial_state(
+        self, initial_condition: xr.Dataset, *, init_time: datetime, member: int, key: np.ndarray
+    ) -> RolloutState:
+        """A member before its first step, everything about its initial condition checked."""
+
+    def advance(
+        self, states: Sequence[RolloutState], statics: xr.Dataset
+    ) -> list[tuple[RolloutState, xr.Dataset]]:
+        """One step of each member: the state after it, and the fields at its time."""
+
+
+def load_forecaster(
+    params: bytes | Path,
+    statistics: Statistics,
+    *,
+    grid: Grid | None = None,
+    precision: str = "auto",
+    attention: str = "auto",
+    members_per_program: int = 1,
+    graphs: GraphStore | None = None,
+    device: Any = None,
+    given: GivenForcings | None = None,
+) -> NetworkForecaster:
+    """Make a published params file ready to step on a device.
+
+    Args:
+        params: the file or its content.
+        statistics: the normalisation statistics it was trained with.
+        grid: on which the data are; needed only for a checkpoint that does not say its resolution.
+        precision: one of ``model.precision.PRECISIONS``.
+        attention: kind of attention (GenCast), or ``"auto"``.
+        members_per_program: members one compiled program advances; above 1 rounding may change.
+        graphs: where to look for the graphs before building them.
+        device: of JAX; None for the first.
+        given: forcings that came with the data.
+
+    Raises:
+        CheckpointFileError: the file is none of a known family, or its parameters do not fit.
+        InvalidFieldError: wrong grid, or statistics are missing.
+        UnknownOptionError: no such precision or attention.
+        ValueError: members_per_program below 1.
+    """
+    if members_per_program < 1:
+        raise ValueError(f"members_per_program: expected at least 1, got {members_per_program}")
+    content = params.read_bytes() if isinstance(params, Path) else params
+    checkpoint = read_checkpoint(content, name=params.name if isinstance(params, Path) else "checkpoint")
+    grid = checkpoint_grid(checkpoint, grid)
+    device = device if device is not None else jax.local_devices()[0]
+    capability = getattr(device, "compute_capability", None)
+    resolved = resolve_precision(
+        precision,
+        platform=device.platform,
+        compute_capability=float(capability) if capability else None,
+    )
+    with jax.default_device(device):
+        network = build_network(
+            checkpoint, grid, precision=resolved, attention=attention, platform=device.platform, graphs=graphs
+        )
+    return NetworkForecaster(
+        checkpoint=replace(checkpoint, params={}),
+        sha256=hashlib.sha256(content).hexdigest(),
+        grid=grid,
+        network=network,
+        scaling=channel_scaling(checkpoint.task, statistics),
+        members_per_program=members_per_program,
+        device=device,
+        given=given,
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class _Weather:
+    """What changes from step to step, on the device.
+
+    Args:
+        key: carried random key, uint32 (2,).
+        frames: input window by variable, (2, [level,] latitude, longitude).
+    """
+
+    key: jax.Array
+    frames: Fields
+
+
+@dataclass(kw_only=True)
+class NetworkForecaster:
+    """A network with its statistics on a device: the ``Forecaster`` of all published families.
+
+    Args:
+        checkpoint: the params file's content but for the parameters, which the network holds.
+        sha256: of the params file.
+        grid, network, scaling, members_per_program, device, given: as ``load_forecaster`` resolved them.
+        compile_seconds: what preparing and compiling took; None before the first step.
+    """
+
+    checkpoint: CheckpointFile
+    sha256: str
+    grid: Grid
+    network: Network
+    scaling: ChannelScaling
+    members_per_program: int = 1
+    device: Any = None
+    given: GivenForcings | None = None
+    compile_seconds: float | None = field(default=None, init=False)
+    _prepared: Prepared = field(default=None, init=False, repr=False)
+    _program: Any = field(default=None, init=False, repr=False)
+    _statics: tuple[xr.Dataset, Fields] | None = field(default=None, init=False, repr=False)
+    _carried: tuple[list[RolloutState], _Weather] | None = field(default=None, init=False, repr=False)
+    _forcings: dict[datetime, dict[str, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def family(self) -> str:
+        """Of the model."""
+        return self.checkpoint.family
+
+    @property
+    def task(self) -> TaskConfig:
+        """What it takes and gives."""
+        return self.checkpoint.task
+
+    @property
+    def description(self) -> str:
+        """The publisher's words."""
+        return self.checkpoint.description
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Precision, attention where there is any, members per program, device kind."""
+        return {
+            **self.network.options,
+            "members_per_program": str(self.members_per_program),
+            "device_kind": self.device.device_kind,
+        }
+
+    def initial_state(
+        self, initial_condition: xr.Dataset, *, init_time: datetime, member: int, key: np.ndarray
+    ) -> RolloutState:
+        """A member before its first step.
+
+        Args:
+            initial_condition: dims (time=2, [level,] latitude, longitude); statics in it are checked too.
+            init_time: start of the forecast, time-zone aware.
+            member: global number.
+            key: the member's first key, uint32 (2,).
+
+        Raises:
+            InvalidFieldError: whatever is wrong with the initial condition.
+        """
+        frames = checked_frames(initial_condition, self.task, self.grid, init_time=init_time)
+        if set(self.task.statics) <= set(initial_condition.data_vars):
+            checked_statics(initial_condition, self.task, self.grid)
+        return RolloutState(member=member, init_time=init_time, step=0, key=key, frames=frames)
+
+    def advance(
+        self, states: Sequence[RolloutState], statics: xr.Dataset
+    ) -> list[tuple[RolloutState, xr.Dataset]]:
+        """One step of each member; up to ``members_per_program`` of them at once.
+
+        Args:
+            states: of one init_time and step.
+            statics: the static fields, as in the initial condition.
+
+        Raises:
+            InvalidFieldError: something is wrong with the statics.
+            ValueError: states of different steps, or too many.
+        """
+        return self.dispatch(states, statics).result()
+
+    def dispatch(self, states: Sequence[RolloutState], statics: xr.Dataset) -> PendingStep:
+        """Begin a step and return while the device computes; as ``advance``."""
+        states = list(states)
+        if not 1 <= len(states) <= self.members_per_program:
+            raise ValueError(f"states: expected 1 to {self.members_per_program}, got {len(states)}")
+        first = states[0]
+        if any((state.init_time, state.step) != (first.init_time, first.step) for state in states):
+            raise ValueError("states: expected members at the same step of the same cycle")
+        fixed = self._place_statics(statics)
+        weather = self._place_weather(states)
+        arguments = (fixed, weather, self._place_forcings(first))
+        if self._program is None:
+            self._compile(arguments)
+        weather, fields = self._program(self._prepared, *arguments)
+        pending = PendingStep(forecaster=self, states=states, weather=weather, fields=fields)
+        self._forcing(first.init_time + (first.step + 2) * self.task.step)
+        return pending
+
+    def _compile(self, arguments: tuple[Any, ...]) -> None:
+        began = time.perf_counter()
+        with jax.default_device(self.device):
+            self._prepared = jax.device_put(self.network.prepare(), self.device)
+        step = self._step
+        if self.members_per_program > 1:
+            step = jax.vmap(step, in_axes=(None, None, 0, None))
+        lowered = jax.jit(step, donate_argnums=(2,)).lower(self._prepared, *arguments)
+        self._program = lowered.compile()
+        jax.block_until_ready(self._prepared)
+        self.compile_seconds = time.perf_counter() - began
+
+    def _step(
+        self, prepared: Prepared, statics: Fields, weather: _Weather, forcings: Fields
+    ) -> tuple[_Weather, Fields]:
+        """One member, one step, as a pure function.
+
+        Args:
+            forcings: (3, latitude, longitude), at the two input frames and at the target time.
+        """
+        carried, key = jax.random.split(weather.key)
+        inputs: Fields = {**{n: f[:2] for n, f in forcings.items()}, **statics, **weather.frames}
+        last = {name: frames[-1] for name, frames in weather.frames.items()}
+        missing: jax.Array | None = None
+        for name, fill_value in self.scaling.fill_values.items():
+            if name in weather.frames:
+                missing = jnp.isnan(weather.frames[name])
+                inputs[name] = jnp.where(missing, fill_value, weather.frames[name])
+                last[name] = inputs[name][-1]
+        features = jnp.concatenate(
+            [
+                stack_channels(inputs, input_blocks(self.task)),
+                stack_channels({n: f[2:] for n, f in forcings.items()}, forcing_blocks(self.task)),
+            ],
+            axis=1,
+        )
+        features = (features - self.scaling.input_mean) / self.scaling.input_stddev
+        predicted = self.network.predict(prepared, key, features)
+        predicted = predicted * self.scaling.target_stddev + self.scaling.target_mean
+        fields = unstack_channels(predicted, target_blocks(self.task), shape=self.grid.shape)
+        fields = {name: f + last[name] if name in last else f for name, f in fields.items()}
+        if missing is not None and NAN_CLEANED in fields:
+            fields[NAN_CLEANED] = jnp.where(missing.any(axis=0), jnp.nan, fields[NAN_CLEANED])
+        frames = {
+            name: jnp.concatenate([window[1:], fields[name][None]]) for name, window in weather.frames.items()
+        }
+        return _Weather(key=carried, frames=frames), fields
+
+    def _place_statics(self, statics: xr.Dataset) -> Fields:
+        if self._statics is None or self._statics[0] is not statics:
+            checked = checked_statics(statics, self.task, self.grid)
+            self._statics = statics, jax.device_put(checked, self.device)
+        return self._statics[1]
+
+    def _place_weather(self, states: list[RolloutState]) -> _Weather:
+        """The states on the device: those carried from the last step where they are the same ones."""
+        carried, self._carried = self._carried, None
+        if carried and len(carried[0]) == len(states) and all(a is b for a, b in zip(carried[0], states)):
+            return carried[1]
+        stacked = [
+            _Weather(key=state.key, frames={str(n): f.values for n, f in state.frames.items()})
+            for state in states
+        ]
+        if self.members_per_program == 1:
+            return jax.device_put(stacked[0], self.device)
+        stacked += [stacked[-1]] * (self.members_per_program - len(stacked))
+        return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *stacked), self.device)
+
+    def _place_forcings(self, state: RolloutState) -> Fields:
+        step = self.task.step
+        valid_time = state.init_time + (state.step + 1) * step
+        times = [valid_time - 2 * step, valid_time - step, valid_time]
+        by_time = [self._forcing(moment) for moment in times]
+        for moment in [moment for moment in self._forcings if moment < times[1]]:
+            del self._forcings[moment]
+        stacked = {name: np.stack([fields[name] for fields in by_time]) for name in by_time[0]}
+        return jax.device_put(stacked, self.device)
+
+    def _forcing(self, moment: datetime) -> dict[str, np.ndarray]:
+        if moment not in self._forcings:
+            used = {*self.task.input_variables, *self.task.forcing_variables}
+            names = sorted(used & COMPUTED_FORCINGS)
+            self._forcings[moment] = forcing_fields(names, moment, self.grid, given=self.given)
+        return self._forcings[moment]
+
+    def _carry(self, states: list[RolloutState], weather: _Weather) -> None:
+        self._carried = states, weather
+
+
+@dataclass(kw_only=True)
+class PendingStep:
+    """A step that the device computes or has computed.
+
+    Args:
+        forecaster: that began it.
+        states: before the step.
+        weather, fields: after it, on the device.
+    """
+
+    forecaster: NetworkForecaster
+    states: list[RolloutState]
+    weather: _Weather
+    fields: Fields
+
+    def result(self) -> list[tuple[RolloutState, xr.Dataset]]:
+        """Wait for the step: each member's state after it, and the fields at its time, on the host.
+
+        Raises:
+            InvalidFieldError: a member's fields are not finite where they must be.
+        """
+        forecaster = self.forecaster
+        fields, keys = jax.device_get((self.fields, self.weather.key))
+        if forecaster.members_per_program == 1:
+            fields, keys = jax.tree.map(lambda leaf: leaf[None], (fields, keys))
+        results = [
+            (self._next_state(state, keys[i], {n: f[i] for n, f in fields.items()}), self._dataset(i, fields))
+            for i, state in enumerate(self.states)
+        ]
+        forecaster._carry([state for state, _ in results], self.weather)
+        return results
+
+    def _next_state(self, state: RolloutState, key: np.ndarray, fields: dict[str, np.ndarray]) -> RolloutState:
+        for name, values in fields.items():
+            if name != NAN_CLEANED and not np.isfinite(values).all():
+                raise InvalidFieldError(
+                    f"member {state.member}, step {state.step}: {name}: expected finite values, got NaN or infinity"
+                )
+        frames = {
+            name: (window.dims, np.concatenate([window.values[1:], fields[str(name)][None]]))
+            for name, window in state.frames.items()
+        }
+        times = state.frames["time"].values + np.timedelta64(self.forecaster.task.step)
+        coordinates = {**dict(state.frames.coords), "time": times}
+        return replace(
+            state,
+            step=state.step + 1,
+            key=np.asarray(key, dtype=np.uint32),
+            frames=xr.Dataset(frames, coords=coordinates),
+        )
+
+    def _dataset(self, member: int, fields: dict[str, np.ndarray]) -> xr.Dataset:
+        forecaster = self.forecaster
+        variables = {
+            name: (
+                (*(("level",) if VARIABLES[name].on_levels else ()), "latitude", "longitude"),
+                fields[name][member],
+            )
+            for name in forecaster.task.target_variables
+        }
+        coordinates = {"latitude": forecaster.grid.latitude, "longitude": forecaster.grid.longitude}
+        if any(VARIABLES[name].on_levels for name in variables):
+            coordinates["level"] = np.array(forecaster.task.pressure_levels, dtype=np.int32)
+        return xr.Dataset(variables, coords=coordinates)
