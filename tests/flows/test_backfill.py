@@ -1,0 +1,89 @@
+"""A backfill: which cycles, in what order, and never more at once than allowed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.backfill import planned_cycles, run_bounded, split_published
+from infra import layout
+from infra.errors import FoldcastError, UnknownModelError
+from infra.object_store import ObjectStore
+from infra.settings import Settings
+from model.cycle import Cycle
+from tasks.launch import CycleStatus
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+MODEL = {"checkpoint": "p.npz", "statistics": "s", "trained_on": "era5", "source": "a", "steps": 4}
+SETTINGS = Settings.model_validate({"models": {"one": MODEL, "two": MODEL}})
+
+
+def cycles(count: int) -> list[Cycle]:
+    return [Cycle(model="one", init_time=START + i * DAY) for i in range(count)]
+
+
+def test_both_ends_and_all_models_are_planned_oldest_first() -> None:
+    planned = planned_cycles(SETTINGS, START, START + DAY, every=DAY, models=None)
+    assert [str(c) for c in planned] == [
+        "one/20260101T00Z",
+        "two/20260101T00Z",
+        "one/20260102T00Z",
+        "two/20260102T00Z",
+    ]
+
+
+def test_an_end_before_the_start_is_refused() -> None:
+    with pytest.raises(FoldcastError, match="end at or after start"):
+        planned_cycles(SETTINGS, START, START - DAY, every=DAY, models=None)
+
+
+def test_an_unknown_model_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UnknownModelError, match="three"):
+        planned_cycles(SETTINGS, START, START, every=DAY, models=["three"])
+
+
+def test_published_cycles_are_left_alone_unless_forced(tmp_path: Path) -> None:
+    store = ObjectStore(root=str(tmp_path))
+    first, second = cycles(2)
+    store.write(layout.cycle_manifest(first), b"{}")
+    done, todo = split_published(store, [first, second], force=False)
+    assert [status.cycle for status in done] == [first]
+    assert todo == [second]
+    assert split_published(store, [first, second], force=True) == ([], [first, second])
+
+
+class Provider:
+    """Starts cycles, each of which takes so many looks to end."""
+
+    def __init__(self, looks: list[int]) -> None:
+        self.left = dict(zip(cycles(len(looks)), looks, strict=True))
+        self.running: set[Cycle] = set()
+        self.most = 0
+        self.asked: Counter[Cycle] = Counter()
+
+    def __call__(self, cycle: Cycle) -> CycleStatus:
+        self.asked[cycle] += 1
+        self.running.add(cycle)
+        self.most = max(self.most, len(self.running))
+        self.left[cycle] -= 1
+        if self.left[cycle] > 0:
+            return CycleStatus(cycle=cycle, state="running")
+        self.running.discard(cycle)
+        return CycleStatus(cycle=cycle, state="published")
+
+
+@given(looks=st.lists(st.integers(1, 5), min_size=1, max_size=8), parallel=st.integers(1, 4))
+def test_all_end_in_order_and_never_more_run_than_allowed(looks: list[int], parallel: int) -> None:
+    provider = Provider(looks)
+    statuses = run_bounded(
+        cycles(len(looks)), provider, max_parallel=parallel, poll_seconds=0, sleep=lambda _: None
+    )
+    assert [s.cycle for s in statuses] == cycles(len(looks))
+    assert provider.most <= parallel
+    assert [provider.asked[c] for c in cycles(len(looks))] == looks
