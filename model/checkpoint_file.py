@@ -100,7 +100,10 @@ def write_checkpoint(checkpoint: CheckpointFile) -> bytes:
     configs = (
         {"model_config": checkpoint.config}
         if isinstance(checkpoint.config, ModelConfig)
-        else {field.name: getattr(checkpoint.config, field.name) for field in dataclasses.fields(checkpoint.config)}
+        else {
+            field.name: getattr(checkpoint.config, field.name)
+            for field in dataclasses.fields(checkpoint.config)
+        }
     )
     tree = {
         "params": checkpoint.params,
@@ -124,7 +127,9 @@ def check_parameter_shapes(
     """
     got = {f"{m}:{n}": tuple(a.shape) for m, names in params.items() for n, a in names.items()}
     wanted = {f"{m}:{n}": tuple(shape) for m, names in expected.items() for n, shape in names.items()}
-    problems = [f"{name}: missing, expected shape {wanted[name]}" for name in sorted(wanted.keys() - got.keys())]
+    problems = [
+        f"{name}: missing, expected shape {wanted[name]}" for name in sorted(wanted.keys() - got.keys())
+    ]
     problems += [f"{name}: not a parameter of this model" for name in sorted(got.keys() - wanted.keys())]
     problems += [
         f"{name}: expected shape {wanted[name]}, got {got[name]}"
@@ -133,7 +138,9 @@ def check_parameter_shapes(
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointFileError("parameters do not fit the configuration: " + "; ".join(problems[:3]) + more)
+        raise CheckpointFileError(
+            "parameters do not fit the configuration: " + "; ".join(problems[:3]) + more
+        )
 
 
 def _read_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:

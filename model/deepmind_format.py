@@ -59,8 +59,11 @@ def read_example(dataset: xr.Dataset) -> Example:
         raise InvalidFieldError(f"dataset: expected one batch, got {dataset.sizes['batch']}")
     if dataset.sizes.get("lat", 0) < 2:
         raise InvalidFieldError(f"dataset: expected several latitudes, got {dataset.sizes.get('lat', 0)}")
-    valid_times = np.atleast_1d(dataset["datetime"].squeeze("batch", drop=True).values
-                                if "batch" in dataset["datetime"].dims else dataset["datetime"].values)
+    valid_times = np.atleast_1d(
+        dataset["datetime"].squeeze("batch", drop=True).values
+        if "batch" in dataset["datetime"].dims
+        else dataset["datetime"].values
+    )
     if valid_times.size < INPUT_FRAMES:
         raise InvalidFieldError(f"dataset: expected at least {INPUT_FRAMES} frames, got {valid_times.size}")
     known = dataset[[name for name in dataset.data_vars if name in VARIABLES]].drop_vars("datetime")

@@ -17,24 +17,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from model.channels import forcing_blocks, input_blocks, stack_channels, target_blocks, unstack_channels
 from model.checkpoint_file import CheckpointFile, read_checkpoint
 from model.errors import InvalidFieldError
 from model.forcings import GivenForcings, forcing_fields
 from model.grid import Grid
 from model.initial_condition_checks import checked_frames, checked_statics
 from model.networks import GraphStore, Network, Prepared, build_network, checkpoint_grid
-from model.normalization import NAN_CLEANED, ChannelScaling, Statistics, channel_scaling
+from model.normalization import NAN_CLEANED, Statistics, channel_scaling
 from model.precision import resolve_precision
 from model.rollout.state import RolloutState
+from model.step import Fields, ModelStep
 from model.task import TaskConfig
 from model.variables import COMPUTED_FORCINGS, VARIABLES
-
-Fields = dict[str, jax.Array]
 
 
 class Forecaster(Protocol):
@@ -119,7 +116,9 @@ def load_forecaster(
         sha256=hashlib.sha256(content).hexdigest(),
         grid=grid,
         network=network,
-        scaling=channel_scaling(checkpoint.task, statistics),
+        model_step=ModelStep(
+            task=checkpoint.task, grid=grid, scaling=channel_scaling(checkpoint.task, statistics)
+        ),
         members_per_program=members_per_program,
         device=device,
         given=given,
@@ -147,7 +146,7 @@ class NetworkForecaster:
     Args:
         checkpoint: the params file's content but for the parameters, which the network holds.
         sha256: of the params file.
-        grid, network, scaling, members_per_program, device, given: as ``load_forecaster`` resolved them.
+        grid, network, model_step, members_per_program, device, given: as ``load_forecaster`` resolved them.
         compile_seconds: what preparing and compiling took; None before the first step.
     """
 
@@ -155,7 +154,7 @@ class NetworkForecaster:
     sha256: str
     grid: Grid
     network: Network
-    scaling: ChannelScaling
+    model_step: ModelStep
     members_per_program: int = 1
     device: Any = None
     given: GivenForcings | None = None
@@ -263,32 +262,10 @@ class NetworkForecaster:
             forcings: (3, latitude, longitude), at the two input frames and at the target time.
         """
         carried, key = jax.random.split(weather.key)
-        inputs: Fields = {**{n: f[:2] for n, f in forcings.items()}, **statics, **weather.frames}
-        last = {name: frames[-1] for name, frames in weather.frames.items()}
-        missing: jax.Array | None = None
-        for name, fill_value in self.scaling.fill_values.items():
-            if name in weather.frames:
-                missing = jnp.isnan(weather.frames[name])
-                inputs[name] = jnp.where(missing, fill_value, weather.frames[name])
-                last[name] = inputs[name][-1]
-        features = jnp.concatenate(
-            [
-                stack_channels(inputs, input_blocks(self.task)),
-                stack_channels({n: f[2:] for n, f in forcings.items()}, forcing_blocks(self.task)),
-            ],
-            axis=1,
-        )
-        features = (features - self.scaling.input_mean) / self.scaling.input_stddev
+        features = self.model_step.features(statics, weather.frames, forcings)
         predicted = self.network.predict(prepared, key, features)
-        predicted = predicted * self.scaling.target_stddev + self.scaling.target_mean
-        fields = unstack_channels(predicted, target_blocks(self.task), shape=self.grid.shape)
-        fields = {name: f + last[name] if name in last else f for name, f in fields.items()}
-        if missing is not None and NAN_CLEANED in fields:
-            fields[NAN_CLEANED] = jnp.where(missing.any(axis=0), jnp.nan, fields[NAN_CLEANED])
-        frames = {
-            name: jnp.concatenate([window[1:], fields[name][None]]) for name, window in weather.frames.items()
-        }
-        return _Weather(key=carried, frames=frames), fields
+        fields = self.model_step.fields(predicted, weather.frames)
+        return _Weather(key=carried, frames=self.model_step.next_frames(weather.frames, fields)), fields
 
     def _place_statics(self, statics: xr.Dataset) -> Fields:
         if self._statics is None or self._statics[0] is not statics:
@@ -363,7 +340,9 @@ class PendingStep:
         forecaster._carry([state for state, _ in results], self.weather)
         return results
 
-    def _next_state(self, state: RolloutState, key: np.ndarray, fields: dict[str, np.ndarray]) -> RolloutState:
+    def _next_state(
+        self, state: RolloutState, key: np.ndarray, fields: dict[str, np.ndarray]
+    ) -> RolloutState:
         for name, values in fields.items():
             if name != NAN_CLEANED and not np.isfinite(values).all():
                 raise InvalidFieldError(

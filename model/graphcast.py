@@ -167,7 +167,12 @@ class GraphCastNetwork:
             yield f"{prefix}/encoder_edges_{kind}", _SPATIAL_EDGE_FEATURES, latent, True
             for step in range(self.config.gnn_msg_steps if kind == "mesh" else 1):
                 yield f"{prefix}/processor_edges_{step}_{kind}", 3 * latent, latent, True
-                yield f"{prefix}/processor_nodes_{step}_mesh_nodes", latent * (1 + (kind != "mesh2grid")), latent, True
+                yield (
+                    f"{prefix}/processor_nodes_{step}_mesh_nodes",
+                    latent * (1 + (kind != "mesh2grid")),
+                    latent,
+                    True,
+                )
         yield f"{_GRID_TO_MESH}/encoder_nodes_grid_nodes", nodes_in, latent, True
         yield f"{_GRID_TO_MESH}/encoder_nodes_mesh_nodes", nodes_in, latent, True
         yield f"{_GRID_TO_MESH}/processor_nodes_0_grid_nodes", latent, latent, True
@@ -199,7 +204,9 @@ class GraphCastNetwork:
 
         update = f"{_GRID_TO_MESH}/processor_edges_0_grid2mesh_mlp"
         of_edge, _, of_receiver = first_layer_parts(params, update, [latent] * 3)
-        edges = self._block(params, f"{_GRID_TO_MESH}/encoder_edges_grid2mesh", structure.grid_to_mesh_features)
+        edges = self._block(
+            params, f"{_GRID_TO_MESH}/encoder_edges_grid2mesh", structure.grid_to_mesh_features
+        )
         receivers = mesh_nodes @ of_receiver + params[f"{update}/~/linear_0"]["b"]
         grid_to_mesh = edges @ of_edge + receivers[structure.grid_to_mesh_receivers]
 
@@ -209,7 +216,9 @@ class GraphCastNetwork:
 
         update = f"{_MESH_TO_GRID}/processor_edges_0_mesh2grid_mlp"
         of_edge, _, _ = first_layer_parts(params, update, [latent] * 3)
-        edges = self._block(params, f"{_MESH_TO_GRID}/encoder_edges_mesh2grid", structure.mesh_to_grid_features)
+        edges = self._block(
+            params, f"{_MESH_TO_GRID}/encoder_edges_mesh2grid", structure.mesh_to_grid_features
+        )
         mesh_to_grid = edges @ of_edge + params[f"{update}/~/linear_0"]["b"]
 
         return StructureEmbedding(
@@ -258,16 +267,16 @@ class GraphCastNetwork:
         )
         return mesh, grid + self._block(params, f"{_GRID_TO_MESH}/processor_nodes_0_grid_nodes", grid)
 
-    def _process(self, params: Parameters, structure: Structure, edges: jax.Array, mesh: jax.Array) -> jax.Array:
+    def _process(
+        self, params: Parameters, structure: Structure, edges: jax.Array, mesh: jax.Array
+    ) -> jax.Array:
         latent = self.config.latent_size
         for step in range(self.config.gnn_msg_steps):
             edge_update = f"{_MESH}/processor_edges_{step}_mesh"
             of_edge, of_sender, of_receiver = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
             bias = params[f"{edge_update}_mlp/~/linear_0"]["b"]
             received = mesh @ of_receiver + bias
-            first = (
-                edges @ of_edge + (mesh @ of_sender)[structure.mesh_senders] + self._to_slots(received)
-            )
+            first = edges @ of_edge + (mesh @ of_sender)[structure.mesh_senders] + self._to_slots(received)
             messages = self._block_after_first_layer(params, edge_update, first)
             edges = edges + messages
             node_update = f"{_MESH}/processor_nodes_{step}_mesh_nodes"

@@ -33,9 +33,7 @@ def checked_frames(dataset: xr.Dataset, task: TaskConfig, grid: Grid, *, init_ti
     _check_grid(dataset, grid, where)
     _check_present(dataset, task.time_inputs, where)
     _check_times(dataset, task, init_time, where)
-    frames = {
-        name: _checked_field(dataset[name], name, ("time",), task, where) for name in task.time_inputs
-    }
+    frames = {name: _checked_field(dataset[name], name, ("time",), task, where) for name in task.time_inputs}
     coordinates = {"time": dataset["time"].values, "latitude": grid.latitude, "longitude": grid.longitude}
     if any(VARIABLES[name].on_levels for name in frames):
         coordinates["level"] = np.array(task.pressure_levels, dtype=np.int32)

@@ -139,9 +139,9 @@ class GraphCastOnGrid:
     def predict(self, prepared: Prepared, key: jax.Array, features: jax.Array) -> jax.Array:
         """Deterministic: the key has no effect."""
         params, structure, embedding = prepared
-        return self.network.forward(
-            params, structure, embedding, features.astype(self.precision)
-        ).astype(jnp.float32)
+        return self.network.forward(params, structure, embedding, features.astype(self.precision)).astype(
+            jnp.float32
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,9 +198,7 @@ class GenCastOnGrid:
     def predict(self, prepared: Prepared, key: jax.Array, features: jax.Array) -> jax.Array:
         """A sample."""
         params, structure, embedding, basis = prepared
-        return self.network.sample(
-            params, structure, embedding, basis, key, features.astype(self.precision)
-        )
+        return self.network.sample(params, structure, embedding, basis, key, features.astype(self.precision))
 
 
 _RESOLUTION = re.compile(r"resolution (\d+(?:\.\d+)?)|(\d+(?:[p.]\d+)?) ?deg")
@@ -229,7 +227,9 @@ def checkpoint_grid(checkpoint: CheckpointFile, grid: Grid | None = None) -> Gri
         resolution = _GENCAST_RESOLUTIONS.get(mesh_size)
     if resolution is None:
         if grid is None:
-            raise InvalidFieldError("expected the grid to be named: this checkpoint does not say its resolution")
+            raise InvalidFieldError(
+                "expected the grid to be named: this checkpoint does not say its resolution"
+            )
         return grid
     if grid is not None and abs(grid.resolution - resolution) > 1e-6:
         raise InvalidFieldError(

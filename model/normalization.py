@@ -67,7 +67,8 @@ def channel_scaling(task: TaskConfig, statistics: Statistics) -> ChannelScaling:
     targets = target_blocks(task)
     changes = [block for block in targets if block.variable in task.input_variables]
     of_target = {
-        block.variable: statistics.diffs_stddev if block in changes else statistics.stddev for block in targets
+        block.variable: statistics.diffs_stddev if block in changes else statistics.stddev
+        for block in targets
     }
     stddev = np.concatenate(
         [_channel_values(of_target[block.variable], "spread", block, task) for block in targets]
@@ -85,7 +86,11 @@ def channel_scaling(task: TaskConfig, statistics: Statistics) -> ChannelScaling:
         if statistics.minimum is None or NAN_CLEANED not in statistics.minimum:
             raise InvalidFieldError(
                 f"min_by_level: expected {NAN_CLEANED!r}, which fills the places without a value; got "
-                + ("no such file" if statistics.minimum is None else f"{sorted(map(str, statistics.minimum))}")
+                + (
+                    "no such file"
+                    if statistics.minimum is None
+                    else f"{sorted(map(str, statistics.minimum))}"
+                )
             )
         fill_values[NAN_CLEANED] = float(statistics.minimum[NAN_CLEANED])
     return ChannelScaling(
@@ -117,7 +122,9 @@ def _channel_values(dataset: xr.Dataset, kind: str, block: ChannelBlock, task: T
             raise InvalidFieldError(f"{kind} statistics: {block.variable}: missing levels {missing} hPa")
         values = values.sel(level=list(task.pressure_levels))
     elif values.ndim:
-        raise InvalidFieldError(f"{kind} statistics: {block.variable}: expected one number, got {values.dims}")
+        raise InvalidFieldError(
+            f"{kind} statistics: {block.variable}: expected one number, got {values.dims}"
+        )
     return np.tile(np.atleast_1d(values.values), max(block.frames, 1)).astype(np.float32)
 
 

@@ -39,7 +39,9 @@ def resolve_precision(precision: str, *, platform: str, compute_capability: floa
     return "bfloat16"
 
 
-def cast_parameters(params: Mapping[str, Mapping[str, Any]], precision: str) -> dict[str, dict[str, jax.Array]]:
+def cast_parameters(
+    params: Mapping[str, Mapping[str, Any]], precision: str
+) -> dict[str, dict[str, jax.Array]]:
     """Parameters in the precision's type."""
     return {
         module: {name: jnp.asarray(array, precision) for name, array in parameters.items()}

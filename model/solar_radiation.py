@@ -83,7 +83,9 @@ def incident_solar_radiation(time: datetime, latitude: np.ndarray, longitude: np
 
 
 @partial(jax.jit)
-def _integrate(days: jax.Array, latitude: jax.Array, longitude: jax.Array, irradiance: jax.Array) -> jax.Array:
+def _integrate(
+    days: jax.Array, latitude: jax.Array, longitude: jax.Array, irradiance: jax.Array
+) -> jax.Array:
     """Trapezoidal rule over the hour; latitudes one after the other to keep memory small."""
     offsets = np.linspace(-_HOUR_SECONDS, 0, _BINS + 1) / _SECONDS_PER_DAY
     times = days + jnp.asarray(offsets, jnp.float32)

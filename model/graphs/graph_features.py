@@ -76,7 +76,8 @@ def _angles(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np
 def _positions(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     azimuth, polar_angle = _angles(latitude, longitude)
     return np.stack(
-        [np.cos(azimuth) * np.sin(polar_angle), np.sin(azimuth) * np.sin(polar_angle), np.cos(polar_angle)], axis=-1
+        [np.cos(azimuth) * np.sin(polar_angle), np.sin(azimuth) * np.sin(polar_angle), np.cos(polar_angle)],
+        axis=-1,
     )
 
 

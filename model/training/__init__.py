@@ -1,0 +1,1 @@
+"""Training: losses, memory, optimisation, curriculum."""

@@ -1,0 +1,136 @@
+"""The training losses of both families: squared error weighted by area, pressure and variable.
+
+Errors are those of normalised targets. A variable's loss is the mean over grid points and levels of its squared
+error, weighted by the area of the grid cell and by the pressure of the level, both of mean 1 (Lam et al. 2023,
+supplement 4.2). The loss is the weighted sum over variables; over several autoregressive steps, the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.channels import INPUT_FRAMES, target_blocks
+from model.grid import Grid
+from model.step import Fields, ModelStep
+from model.task import TaskConfig
+
+VARIABLE_WEIGHTS = {
+    "2m_temperature": 1.0,
+    "10m_u_component_of_wind": 0.1,
+    "10m_v_component_of_wind": 0.1,
+    "mean_sea_level_pressure": 0.1,
+    "sea_surface_temperature": 0.1,
+    "total_precipitation_6hr": 0.1,
+    "total_precipitation_12hr": 0.1,
+}
+"""Weights of the surface variables in both families; those on levels weigh 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """The weights of a task on a grid.
+
+    Args:
+        area: of each grid point, mean 1, float32, shape (grid,).
+        level: of each target channel within its variable, summing to 1, float32, shape (channel,).
+        variable: the variable's weight, by name.
+        channels: which channels are the variable's, by name.
+    """
+
+    area: np.ndarray
+    level: np.ndarray
+    variable: dict[str, float]
+    channels: dict[str, slice]
+
+
+def loss_weights(task: TaskConfig, grid: Grid) -> LossWeights:
+    """The weights of the published models for a task on a grid."""
+    pressure = np.array(task.pressure_levels, dtype=np.float64)
+    level, channels, start = [], {}, 0
+    for block in target_blocks(task):
+        level.append(pressure / pressure.sum() if block.levels else np.ones(1))
+        channels[block.variable] = slice(start, start + block.channels)
+        start += block.channels
+    rows, columns = grid.shape
+    return LossWeights(
+        area=np.repeat(grid.area_weights() * rows, columns).astype(np.float32),
+        level=np.concatenate(level).astype(np.float32),
+        variable={name: VARIABLE_WEIGHTS.get(name, 1.0) for name in channels},
+        channels=channels,
+    )
+
+
+def weighted_squared_error(
+    predicted: jax.Array, target: jax.Array, weights: LossWeights
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of one prediction and each variable's share before its weight.
+
+    Args:
+        predicted, target: normalised, shape (grid, channel).
+
+    Returns:
+        The loss, and the unweighted loss of each variable; float32 scalars.
+    """
+    squared = (predicted.astype(jnp.float32) - target) ** 2
+    by_channel = (squared * weights.area[:, None]).mean(axis=0) * weights.level
+    by_variable = {name: by_channel[channels].sum() for name, channels in weights.channels.items()}
+    total = sum((weights.variable[name] * loss for name, loss in by_variable.items()), jnp.float32(0))
+    return total, by_variable
+
+
+class Predict(Protocol):
+    """A deterministic network: normalised features (grid, channel) to normalised targets (grid, channel)."""
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """The prediction."""
+
+
+def autoregressive_loss(
+    predict: Predict,
+    model_step: ModelStep,
+    weights: LossWeights,
+    *,
+    statics: Mapping[str, jax.Array],
+    frames: Mapping[str, jax.Array],
+    forcings: Mapping[str, jax.Array],
+    targets: Mapping[str, jax.Array],
+    rematerialize: bool = False,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The mean loss over the steps of a forecast that feeds on itself: GraphCast's loss, for one example.
+
+    Args:
+        statics: (latitude, longitude).
+        frames: input window, (2, [level,] latitude, longitude).
+        forcings: from the first input frame to the last target, (2 + step, latitude, longitude).
+        targets: the truth at each step, (step, [level,] latitude, longitude).
+        rematerialize: compute a step's activations again in the backward pass instead of keeping them.
+
+    Returns:
+        The loss, and the unweighted loss of each variable; float32 scalars.
+    """
+    steps = next(iter(targets.values())).shape[0]
+
+    def one_step(window: Fields, index: jax.Array) -> tuple[Fields, tuple[jax.Array, dict[str, jax.Array]]]:
+        around = {
+            name: jax.lax.dynamic_slice_in_dim(field, index, INPUT_FRAMES + 1)
+            for name, field in forcings.items()
+        }
+        truth = {
+            name: jax.lax.dynamic_index_in_dim(field, index, keepdims=False)
+            for name, field in targets.items()
+        }
+        predicted = predict(model_step.features(statics, window, around))
+        loss = weighted_squared_error(predicted, model_step.normalized_targets(truth, window), weights)
+        fields = model_step.fields(predicted.astype(jnp.float32), window)
+        return model_step.next_frames(window, fields), loss
+
+    body = jax.checkpoint(one_step) if rematerialize and steps > 1 else one_step
+    _, losses = jax.lax.scan(body, dict(frames), jnp.arange(steps))
+    total, by_variable = losses
+    return total.mean(), {name: loss.mean() for name, loss in by_variable.items()}
