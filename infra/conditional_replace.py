@@ -2,7 +2,7 @@
 
 This is what keeps a pointer such as ``latest.json`` from going backwards when two publishers finish together.
 
-* S3 and compatible stores: ``If-Match`` with the ETag that was read, ``If-None-Match: *`` for an absent object.
+* S3 and compatible: ``If-Match`` with the ETag that was read, ``If-None-Match: *`` for an absent object.
 * Google Cloud Storage: ``ifGenerationMatch`` with the generation that was read.
 * Local folders: an advisory lock on a file beside it, held from the comparison to the atomic rename.
 """

@@ -12,12 +12,13 @@ Keys are relative to the root, use ``/`` and carry no leading slash. ``{cycle}``
 ``runs/{cycle}/{run}/forecast.zarr``       the forecast store, one chunk per member and lead time
 ``runs/{cycle}/{run}/members/0007.json``   a finished member's chunk checksums
 ``runs/{cycle}/{run}/checkpoints/0007/``   that member's rollout checkpoints
-``cycles/{cycle}/products/{run}/``         products, before and after they are visible
+``cycles/{cycle}/products/{run}/…/``       products, visible or not yet: a prefix for each attempt to publish
 ``cycles/{cycle}/manifest.json``           the cycle is whole and verified: readers start here
 ``cycles/{model}/latest.json``             the newest such cycle
 ``claims/{cycle}/``                        which run works on the cycle
 ``quarantine/{cycle}/``                    what failed its checks, with the reason
 ``verification/{cycle}/``                  sufficient statistics of a verified cycle
+``{archive}/{yyyymmdd}/{HH}z.grib2``       analyses of an archive (a nature run), with its statics and summary
 ========================================== ==================================================================
 """
 
@@ -50,6 +51,11 @@ def initial_condition(cycle: Cycle) -> str:
 def validation(cycle: Cycle, name: str = "") -> str:
     """Reports on a cycle's inputs."""
     return f"validation/{cycle}/{name}"
+
+
+def runs_prefix(cycle: Cycle) -> str:
+    """All runs of a cycle."""
+    return f"runs/{cycle}/"
 
 
 def run_prefix(cycle: Cycle, run: str) -> str:
@@ -92,14 +98,24 @@ def rollout_checkpoint(cycle: Cycle, run: str, member: int, step: int) -> str:
     return f"{rollout_checkpoints(cycle, run, member)}{step:05d}.npz"
 
 
-def products_prefix(cycle: Cycle, run: str) -> str:
-    """All products made from one run of a cycle."""
-    return f"cycles/{cycle}/products/{run}/"
+def products_prefix(cycle: Cycle, run: str = "", attempt: str = "") -> str:
+    """All products of a cycle, of one run of it, or of one attempt to publish that run."""
+    return "/".join(part for part in (f"cycles/{cycle}/products", run, attempt) if part) + "/"
 
 
-def product(cycle: Cycle, run: str, name: str) -> str:
+def product(cycle: Cycle, run: str, attempt: str, name: str) -> str:
     """One product."""
-    return f"{products_prefix(cycle, run)}{name}"
+    return f"{products_prefix(cycle, run, attempt)}{name}"
+
+
+def product_inventory(cycle: Cycle, run: str, attempt: str) -> str:
+    """Sizes and checksums of an attempt's products."""
+    return product(cycle, run, attempt, "inventory.json")
+
+
+def cycle_prefix(cycle: Cycle) -> str:
+    """Everything published of a cycle."""
+    return f"cycles/{cycle}/"
 
 
 def cycle_manifest(cycle: Cycle) -> str:
@@ -155,3 +171,28 @@ def verification(cycle: Cycle, name: str = "statistics.nc") -> str:
 def verification_prefix(model: str) -> str:
     """All verification statistics of a model."""
     return f"verification/{model}/"
+
+
+def archived_analysis(prefix: str, valid_time: datetime) -> str:
+    """One analysis of an archive such as a nature run's, as GRIB."""
+    return f"{prefix.rstrip('/')}/{valid_time.astimezone(UTC):%Y%m%d/%H}z.grib2"
+
+
+def archived_statics(prefix: str) -> str:
+    """Orography and land-sea mask of an archive, as GRIB."""
+    return f"{prefix.rstrip('/')}/statics.grib2"
+
+
+def archive_description(prefix: str) -> str:
+    """What decided the values of an archive, and how far it has got."""
+    return f"{prefix.rstrip('/')}/archive.json"
+
+
+def simulation_state(prefix: str) -> str:
+    """The state from which a nature run goes on."""
+    return f"{prefix.rstrip('/')}/restart.ckpt"
+
+
+def archive_summary(prefix: str, name: str) -> str:
+    """Statistics and climatology of an archive."""
+    return f"{prefix.rstrip('/')}/summary/{name}"

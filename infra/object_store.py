@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +158,16 @@ class ObjectStore:
         for path in sorted(found):
             if not Path(path).name.startswith((_TEMPORARY_PREFIX, LOCK_PREFIX)):
                 yield path[base:]
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Names directly below a prefix (which ends with ``/``) that are prefixes themselves, in order."""
+        with translated(f"list {self.url(prefix)}"):
+            self.filesystem.invalidate_cache()
+            try:
+                found = self.filesystem.ls(self.path(prefix).rstrip("/"), detail=True)
+            except FileNotFoundError:
+                return []
+        return sorted(Path(entry["name"]).name for entry in found if entry["type"] == "directory")
 
     def delete(self, prefix: str) -> None:
         """Remove an object, or everything below a prefix ending with ``/``; nothing there is no error."""

@@ -84,6 +84,9 @@ def test_listing_and_deleting(store: ObjectStore) -> None:
         store.write(key, b"")
     assert list(store.list("x/")) == [f"{k}" for k in ("x/1", "x/2", "x/y/3")]
     assert list(store.list("nowhere/")) == []
+    assert store.folders("") == ["x"]
+    assert store.folders("x/") == ["y"]
+    assert store.folders("nowhere/") == []
     store.delete("x/1")
     store.delete("x/y/")
     store.delete("never/")

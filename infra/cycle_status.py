@@ -1,0 +1,103 @@
+"""Which cycles there are and in what state, for ``foldcast status``, the index page and retention."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from infra import layout
+from infra.errors import PublicationError, StoreError
+from infra.object_store import ObjectStore
+from infra.publication import Manifest
+from model.cycle import Cycle, parse_init_time
+
+State = Literal["published", "quarantined", "unfinished"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleStatus:
+    """One cycle as the store shows it.
+
+    Args:
+        cycle: which.
+        state: ``"published"``, ``"quarantined"`` (failed its checks, never published) or ``"unfinished"``
+            (runs exist, nothing published: in progress or abandoned).
+        members: how many were published, or are complete so far.
+        published_at: when, UTC; None if it is not.
+        reasons: why it is quarantined.
+    """
+
+    cycle: Cycle
+    state: State
+    members: int
+    published_at: datetime | None = None
+    reasons: tuple[str, ...] = ()
+
+    def age(self, now: datetime) -> timedelta:
+        """Time since init_time."""
+        return now - self.cycle.init_time
+
+    @property
+    def latency(self) -> timedelta | None:
+        """From init_time to publication."""
+        return None if self.published_at is None else self.published_at - self.cycle.init_time
+
+
+def published_cycles(store: ObjectStore, model: str | None = None) -> Iterator[Manifest]:
+    """Manifests of all published cycles, by model and ascending init_time."""
+    for name in [model] if model else store.folders(layout.cycles_prefix()):
+        for cycle in _cycles(store, layout.cycles_prefix(name), name):
+            try:
+                yield Manifest.from_json(store.read(layout.cycle_manifest(cycle)))
+            except StoreError:
+                continue  # products without a manifest: not published
+            except PublicationError as error:
+                raise StoreError(f"{store.url(layout.cycle_manifest(cycle))}: {error}") from error
+
+
+def list_cycles(store: ObjectStore, model: str | None = None) -> list[CycleStatus]:
+    """All cycles that were ever begun and not yet removed, by model, newest first."""
+    found: dict[Cycle, CycleStatus] = {}
+    for manifest in published_cycles(store, model):
+        found[manifest.cycle] = CycleStatus(
+            cycle=manifest.cycle,
+            state="published",
+            members=len(manifest.members),
+            published_at=manifest.published_at,
+        )
+    for name in [model] if model else store.folders("quarantine/"):
+        for cycle in _cycles(store, f"quarantine/{name}/", name):
+            if cycle not in found:
+                found[cycle] = CycleStatus(
+                    cycle=cycle, state="quarantined", members=0, reasons=_reasons(store, cycle)
+                )
+    for name in [model] if model else store.folders("runs/"):
+        for cycle in _cycles(store, f"runs/{name}/", name):
+            if cycle not in found:
+                members = {
+                    key.rsplit("/", 1)[-1]
+                    for run in store.folders(f"runs/{cycle}/")
+                    for key in store.list(f"{layout.run_prefix(cycle, run)}members/")
+                }
+                found[cycle] = CycleStatus(cycle=cycle, state="unfinished", members=len(members))
+    by_time = sorted(found.values(), key=lambda status: status.cycle.init_time, reverse=True)
+    return sorted(by_time, key=lambda status: status.cycle.model)
+
+
+def _cycles(store: ObjectStore, prefix: str, model: str) -> Iterator[Cycle]:
+    for folder in store.folders(prefix):
+        try:
+            yield Cycle(model=model, init_time=parse_init_time(folder))
+        except ValueError:
+            continue  # not a cycle's folder
+
+
+def _reasons(store: ObjectStore, cycle: Cycle) -> tuple[str, ...]:
+    reasons: list[str] = []
+    for key in store.list(layout.quarantine(cycle)):
+        if key.endswith(".json"):
+            reasons += json.loads(store.read(key)).get("reasons", [])
+    return tuple(reasons)
