@@ -12,11 +12,11 @@ from prefect import flow
 
 from infra.events import raise_event_once
 from infra.object_store import ObjectStore
-from infra.settings import ModelSettings, load_settings
+from infra.settings import Settings, load_settings
 from model.cycle import Cycle, recent_init_times
+from tasks.cycle_table import publish_cycle_table
 from tasks.initial_conditions import missing_inputs
 from tasks.launch import CycleStatus, start_cycle, state_in_store
-from tasks.report import publish_cycle_table
 
 
 @flow(name="availability", flow_run_name="availability")
@@ -42,25 +42,26 @@ def availability(
         model = settings.configured_model(name)
         for init_time in recent_init_times(moment, hours=model.init_hours, look_back=look_back):
             cycle = Cycle(model=name, init_time=init_time)
-            statuses.append(look_after(cycle, model, store, now=moment, attempts=attempts))
+            statuses.append(look_after(cycle, settings, store, now=moment, attempts=attempts))
     publish_cycle_table(statuses, key="availability")
     return statuses
 
 
 def look_after(
-    cycle: Cycle, model: ModelSettings, store: ObjectStore, *, now: datetime, attempts: int
+    cycle: Cycle, settings: Settings, store: ObjectStore, *, now: datetime, attempts: int
 ) -> CycleStatus:
     """Start the cycle if it can be, say that it is late if it is, else leave it waiting."""
     known = state_in_store(store, cycle)
     if known is not None:
         return known
-    missing = missing_inputs(cycle, model)
+    missing = missing_inputs(cycle, settings)
     if not missing:
         return start_cycle(cycle, queue="realtime", attempts=attempts)
     reason = f"missing {', '.join(missing[:5])}" + (
         f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     )
-    if now < cycle.init_time + model.cutoff:
+    cutoff = settings.configured_model(cycle.model).cutoff
+    if now < cycle.init_time + cutoff:
         return CycleStatus(cycle=cycle, state="waiting", reason=reason)
-    raise_event_once(store, "late", cycle, reason=reason, cutoff=str(model.cutoff))
+    raise_event_once(store, "late", cycle, reason=reason, cutoff=str(cutoff))
     return CycleStatus(cycle=cycle, state="late", reason=reason)

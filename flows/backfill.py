@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 from prefect import flow
 from prefect.runtime import flow_run
+from rich.console import Console
+from rich.table import Table
 
 from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
-from model.cycle import Cycle, cycle_times
+from model.cycle import Cycle, cycle_times, parse_init_time
+from tasks.cycle_table import cycle_rows, publish_cycle_table
 from tasks.launch import CycleStatus, start_cycle, state_in_store
-from tasks.report import publish_cycle_table
 
 Starter = Callable[[Cycle], CycleStatus]
 
@@ -132,3 +134,49 @@ def run_here(cycle: Cycle, *, force: bool) -> CycleStatus:
     except FoldcastError as error:
         return CycleStatus(cycle=cycle, state="failed", reason=str(error), attempts=1)
     return CycleStatus(cycle=cycle, state="published", attempts=1)
+
+
+def parse_interval(text: str) -> timedelta:
+    """An interval such as ``6h`` or ``1d``.
+
+    Raises:
+        FoldcastError: the text is none.
+    """
+    units = {"h": "hours", "d": "days", "m": "minutes"}
+    try:
+        return timedelta(**{units[text[-1:]]: float(text[:-1])})
+    except (KeyError, ValueError):
+        raise FoldcastError(f"interval: expected e.g. 6h or 1d, got {text!r}") from None
+
+
+def backfill_command(
+    *,
+    start: str,
+    end: str,
+    every: str,
+    models: list[str] | None,
+    max_parallel: int,
+    dry_run: bool,
+    force: bool,
+) -> None:
+    """Run a backfill from the command line and print its table."""
+    try:
+        first, last = parse_init_time(start), parse_init_time(end)
+    except ValueError as error:
+        raise FoldcastError(f"backfill: {error}") from None
+    statuses = backfill(
+        start=first,
+        end=last,
+        every=parse_interval(every),
+        models=models,
+        max_parallel=max_parallel,
+        dry_run=dry_run,
+        force=force,
+    )
+    table = Table(title="Backfill")
+    rows = cycle_rows(statuses)
+    for column in rows[0] if rows else ():
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)

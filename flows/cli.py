@@ -7,7 +7,6 @@ Expected failures end in one readable line and exit code 1; ``--debug`` shows th
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,9 +29,6 @@ app = App(
 )
 checkpoint = App(name="checkpoint", help="Look into published params files.")
 app.command(checkpoint)
-
-Seconds = float
-Hours = Annotated[float, Parameter(help="Hours.")]
 
 
 def main() -> None:
@@ -373,6 +369,7 @@ def serve(
     database_url: str | None = None,
     credentials: Annotated[str | None, Parameter(env_var="FOLDCAST_SERVER_CREDENTIALS")] = None,
     gpu_workers: int = 1,
+    metrics_port: int | None = None,
 ) -> None:
     """Start server, work pools, workers, deployments and UI on this machine.
 
@@ -392,6 +389,8 @@ def serve(
         user:password for basic authentication.
     gpu_workers
         Workers for ensemble members on this machine, one per accelerator.
+    metrics_port
+        Port for Prometheus' scrapes; default: no metrics.
     """
     from flows.serve import serve as run
 
@@ -402,21 +401,8 @@ def serve(
         database_url=database_url,
         credentials=credentials,
         gpu_workers=gpu_workers,
+        metrics_port=metrics_port,
     )
-
-
-def parse_interval(text: str) -> timedelta:
-    """An interval such as ``6h`` or ``1d``.
-
-    Raises:
-        FoldcastError: the text is none.
-    """
-    units = {"h": "hours", "d": "days", "m": "minutes"}
-    number, unit = text[:-1], text[-1:]
-    try:
-        return timedelta(**{units[unit]: float(number)})
-    except (KeyError, ValueError):
-        raise FoldcastError(f"interval: expected e.g. 6h or 1d, got {text!r}") from None
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from infra.automations import create_automations
+from infra.claims import utc_now
 from infra.local_services import LocalServer, ServiceError, running_server, running_worker
+from infra.metrics import serve_metrics
+from infra.object_store import ObjectStore
 from infra.settings import child_environment, load_settings
 from infra.work_pool_setup import set_up_work_pools
 
@@ -30,6 +33,7 @@ def serve(
     database_url: str | None = None,
     credentials: str | None = None,
     gpu_workers: int = 1,
+    metrics_port: int | None = None,
     prefect_file: Path = Path("prefect.yaml"),
 ) -> None:
     """Start everything and keep it running until interrupted.
@@ -41,6 +45,7 @@ def serve(
         database_url: PostgreSQL URL; default: SQLite below ``home``.
         credentials: ``user:password`` for basic authentication.
         gpu_workers: workers of the member pool on this machine, one per accelerator.
+        metrics_port: TCP port for Prometheus; default: no metrics.
         prefect_file: the file that declares the deployments.
 
     Raises:
@@ -57,6 +62,8 @@ def serve(
     with ExitStack() as services:
         children = {"server": services.enter_context(running_server(server))}
         set_up(server, prefect_file)
+        if metrics_port is not None:
+            services.callback(serve_metrics(_open_store, port=metrics_port, clock=utc_now, host=host))
         children["controller"] = services.enter_context(
             running_worker(server, pool="controller", name="controller", limit=4)
         )
@@ -68,6 +75,10 @@ def serve(
         )
         console.print(f"Logs: {server.home / 'logs'}. Stop with Ctrl-C.", soft_wrap=True)
         _watch(children, server)
+
+
+def _open_store() -> ObjectStore:
+    return load_settings().store.open()
 
 
 def set_up(server: LocalServer, prefect_file: Path) -> None:

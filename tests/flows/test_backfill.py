@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.backfill import planned_cycles, run_bounded, split_published
+from flows.backfill import parse_interval, planned_cycles, run_bounded, split_published
 from infra import layout
 from infra.errors import FoldcastError, UnknownModelError
 from infra.object_store import ObjectStore
@@ -87,3 +87,17 @@ def test_all_end_in_order_and_never_more_run_than_allowed(looks: list[int], para
     assert [s.cycle for s in statuses] == cycles(len(looks))
     assert provider.most <= parallel
     assert [provider.asked[c] for c in cycles(len(looks))] == looks
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [("6h", timedelta(hours=6)), ("1d", timedelta(days=1)), ("90m", timedelta(hours=1.5))],
+)
+def test_intervals_are_read(text: str, interval: timedelta) -> None:
+    assert parse_interval(text) == interval
+
+
+@pytest.mark.parametrize("text", ["", "6", "h", "six hours"])
+def test_what_is_no_interval_is_refused(text: str) -> None:
+    with pytest.raises(FoldcastError, match="interval: expected"):
+        parse_interval(text)

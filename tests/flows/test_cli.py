@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
-from flows.cli import app, main, parse_interval
+from flows.cli import app, main
 from infra.errors import FoldcastError
 
 COMMANDS = (
@@ -56,17 +54,3 @@ def test_an_expected_failure_is_one_line_and_a_code(
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FoldcastError, match="got 7"):
         failing(monkeypatch, "--debug")
-
-
-@pytest.mark.parametrize(
-    ("text", "interval"),
-    [("6h", timedelta(hours=6)), ("1d", timedelta(days=1)), ("90m", timedelta(hours=1.5))],
-)
-def test_intervals_are_read(text: str, interval: timedelta) -> None:
-    assert parse_interval(text) == interval
-
-
-@pytest.mark.parametrize("text", ["", "6", "h", "six hours"])
-def test_what_is_no_interval_is_refused(text: str) -> None:
-    with pytest.raises(FoldcastError, match="interval: expected"):
-        parse_interval(text)

@@ -1,0 +1,81 @@
+"""Metrics in Prometheus' format, read from what is published: no state of its own, right after any restart.
+
+Served by ``foldcast serve`` under ``/metrics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from infra.cycle_status import published_cycles
+from infra.object_store import ObjectStore
+from infra.publication import Manifest
+
+Clock = Callable[[], datetime]
+Stop = Callable[[], None]
+
+
+class CycleCollector(Collector):
+    """The newest published cycle of every model, measured.
+
+    Args:
+        open_store: makes the store that is read; called at every scrape.
+        clock: the time ages are judged by, in UTC.
+    """
+
+    def __init__(self, open_store: Callable[[], ObjectStore], clock: Clock) -> None:
+        self._open_store = open_store
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """One value per model and metric."""
+        newest: dict[str, Manifest] = {}
+        counts: dict[str, int] = {}
+        for manifest in published_cycles(self._open_store()):
+            model = manifest.cycle.model
+            newest[model] = manifest  # they come by ascending init_time: the last one stays
+            counts[model] = counts.get(model, 0) + 1
+        for name, (text, measure) in _MEASURES.items():
+            family = GaugeMetricFamily(f"foldcast_{name}", text, labels=["model"])
+            for model, manifest in sorted(newest.items()):
+                family.add_metric([model], measure(manifest, self._clock()))
+            yield family
+        cycles = GaugeMetricFamily("foldcast_cycles", "Published cycles in the store.", labels=["model"])
+        for model, count in sorted(counts.items()):
+            cycles.add_metric([model], count)
+        yield cycles
+
+
+def _seconds(later: datetime, earlier: datetime) -> float:
+    return (later - earlier).total_seconds()
+
+
+_MEASURES: dict[str, tuple[str, Callable[[Manifest, datetime], float]]] = {
+    "age_seconds": ("Since the newest published init_time.", lambda m, now: _seconds(now, m.cycle.init_time)),
+    "latency_seconds": (
+        "From init_time to publication of the newest cycle.",
+        lambda m, _: _seconds(m.published_at, m.cycle.init_time),
+    ),
+    "published_bytes": ("Size of the newest cycle.", lambda m, _: sum(f.size for f in m.files.values())),
+    "members": ("Members of the newest cycle.", lambda m, _: len(m.members)),
+}
+
+
+def serve_metrics(open_store: Callable[[], ObjectStore], *, port: int, clock: Clock, host: str) -> Stop:
+    """Answer scrapes under ``/metrics`` from a thread; returns what ends it."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(CycleCollector(open_store, clock))
+    server, thread = start_http_server(port, addr=host, registry=registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop

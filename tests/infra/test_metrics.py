@@ -1,0 +1,60 @@
+"""What Prometheus sees of the published cycles."""
+
+from __future__ import annotations
+
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra import layout
+from infra.metrics import serve_metrics
+from infra.object_store import ObjectStore
+from infra.publication import FileRecord, Manifest
+from model.cycle import Cycle
+from tests.conftest import free_port
+
+NEWEST = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    store = ObjectStore(root=str(tmp_path))
+    for day in (0, 1):
+        cycle = Cycle(model="tiny", init_time=NEWEST - timedelta(days=day))
+        manifest = Manifest(
+            cycle=cycle,
+            run="r",
+            attempt="a",
+            members=(0, 1, 2),
+            steps=4,
+            step_hours=6,
+            published_at=cycle.init_time + timedelta(hours=8),
+            files={
+                "mean.nc": FileRecord(sha256="0" * 64, size=700),
+                "index.html": FileRecord(sha256="1" * 64, size=30),
+            },
+        )
+        store.write(layout.cycle_manifest(cycle), manifest.to_json())
+    return store
+
+
+def test_the_newest_cycle_is_measured_and_all_are_counted(store: ObjectStore) -> None:
+    port = free_port()
+    stop = serve_metrics(
+        lambda: store, port=port, clock=lambda: NEWEST + timedelta(hours=10), host="127.0.0.1"
+    )
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+    finally:
+        stop()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert {name: float(value) for name, value in values.items()} == {
+        'foldcast_age_seconds{model="tiny"}': 36000.0,
+        'foldcast_latency_seconds{model="tiny"}': 28800.0,
+        'foldcast_published_bytes{model="tiny"}': 730.0,
+        'foldcast_members{model="tiny"}': 3.0,
+        'foldcast_cycles{model="tiny"}': 2.0,
+    }
