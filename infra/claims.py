@@ -1,18 +1,23 @@
 """Who works on a cycle: a lease in the object store, so that a cycle started twice runs once.
 
 Claims of a cycle are numbered. Claim *n* is a conditional put, so of all contenders exactly one holds it. It
-ends when it is released, or when its heartbeat is older than the lease; then claim *n* + 1 may be made. No
-claim is ever deleted or taken over in place, hence there is no moment at which two hold the same one.
+ends when it is released, when its heartbeat is older than the lease, or when its process was on this machine and
+is gone; then claim *n* + 1 may be made. No claim is ever deleted or taken over in place, hence there is no moment
+at which two hold the same one.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+import psutil
 
 from infra import layout
 from infra.errors import FoldcastError, StoreError, TransientSourceError
@@ -63,8 +68,8 @@ class Claim:
         self._write(released=True)
 
     def _write(self, *, released: bool) -> None:
-        document = {"owner": self.owner, "time": self.clock().isoformat(), "released": released}
-        self.store.write(layout.claim_heartbeat(self.cycle, self.number), json.dumps(document).encode())
+        document = _document(self.owner, self.clock(), released=released)
+        self.store.write(layout.claim_heartbeat(self.cycle, self.number), document)
 
 
 @contextmanager
@@ -113,8 +118,8 @@ def claim_cycle(
                 f"cycle {cycle}: held by {state['owner']}, last heard of {age.seconds} s ago"
             )
     claim = Claim(store=store, cycle=cycle, number=number, owner=owner, lease=lease, clock=clock)
-    document = {"owner": owner, "time": clock().isoformat(), "released": False}
-    if not store.create(layout.claim(cycle, number), json.dumps(document).encode()):
+    document = _document(owner, clock(), released=False)
+    if not store.create(layout.claim(cycle, number), document):
         raise CycleBusyError(f"cycle {cycle}: another run claimed it at the same moment")
     return claim
 
@@ -128,7 +133,7 @@ def holder_of(
         return None
     state = _state(store, cycle, number - 1)
     last_heard = datetime.fromisoformat(state["time"])
-    if state["released"] or clock() - last_heard >= lease:
+    if state["released"] or clock() - last_heard >= lease or _is_gone(state["process"]):
         return None
     return f"{state['owner']}, last heard of at {last_heard:%H:%M:%S}Z"
 
@@ -141,3 +146,19 @@ def _state(store: ObjectStore, cycle: Cycle, number: int) -> dict:
     heartbeat = layout.claim_heartbeat(cycle, number)
     key = heartbeat if store.exists(heartbeat) else layout.claim(cycle, number)
     return json.loads(store.read(key))
+
+
+def _document(owner: str, time: datetime, *, released: bool) -> bytes:
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "created": psutil.Process().create_time()}
+    state = {"owner": owner, "time": time.isoformat(), "released": released, "process": process}
+    return json.dumps(state).encode()
+
+
+def _is_gone(process: dict) -> bool:
+    """Whether a process was on this machine and has ended; of other machines nothing is known."""
+    if process["host"] != socket.gethostname():
+        return False
+    try:
+        return psutil.Process(process["pid"]).create_time() != process["created"]
+    except psutil.NoSuchProcess:
+        return True

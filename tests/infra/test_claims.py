@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,3 +98,19 @@ def test_of_many_at_once_one_wins(store: ObjectStore) -> None:
     for thread in threads:
         thread.join()
     assert len(won) == 1
+
+
+def test_a_killed_process_of_this_machine_does_not_hold_the_cycle(store: ObjectStore) -> None:
+    script = (
+        "import os, signal\n"
+        "from datetime import UTC, datetime\n"
+        "from infra.claims import claim_cycle\n"
+        "from infra.object_store import ObjectStore\n"
+        "from model.cycle import Cycle\n"
+        "cycle = Cycle(model='tiny', init_time=datetime(2026, 1, 2, tzinfo=UTC))\n"
+        f"claim_cycle(ObjectStore(root={store.root!r}), cycle, owner='killed')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert claim_cycle(store, CYCLE, owner="next").number == 1
