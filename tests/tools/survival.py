@@ -1,0 +1,315 @@
+"""Kill what computes an ensemble, at random moments, and see whether the ensemble comes out the same.
+
+A real Prefect server and two process workers run on loopback; the model is the pass-through forecaster.
+``python -m tests.tools.survival --seeds 20`` tries many random sequences; the suite tries one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from flows.ensemble import forecast_ensemble
+from infra import layout
+from infra.forecast_store import open_forecast
+from infra.local_services import LocalServer, running_server, running_worker
+from infra.manifests import load_member_manifest
+from infra.object_store import ObjectStore
+from infra.settings import ModelSettings, Settings, StoreSettings, child_environment
+from model.cycle import Cycle
+from tests.fakes.pass_through import initial_condition
+
+ROOT = Path(__file__).resolve().parents[2]
+CYCLE = Cycle(model="pass-through", init_time=datetime(2026, 1, 1, tzinfo=UTC))
+MEMBERS, STEPS, CHECKPOINT_EVERY = 6, 12, 2
+POOL = "survival"
+VICTIMS = ("member", "worker", "worker and member", "controller")
+_CONFIGURATION = """
+[store]
+root = "{root}"
+[run]
+submission = "work-pool"
+work_pool = "{pool}"
+block_attempts = 8
+retry_delay = 0.5
+heartbeat = 1.0
+lost_after = 12.0
+poll = 0.5
+[models.pass-through]
+checkpoint = "pass-through?step_seconds={step_seconds}&diary={diary}"
+statistics = "none"
+loader = "tests.fakes.pass_through:load"
+trained_on = "nature-run"
+source = "none"
+members = {members}
+steps = {steps}
+block_size = 2
+checkpoint_every = {checkpoint_every}
+"""
+
+
+@dataclass
+class Outcome:
+    """What happened in one run.
+
+    Args:
+        identical: whether every value equals the undisturbed run's, bit for bit.
+        started_again: members that were computed from step 0 although a checkpoint had been seen.
+        kills: what was killed, and after how many seconds.
+        resumed: for each member, the steps at which workers took it up.
+        seconds: how long it took.
+    """
+
+    identical: bool
+    started_again: list[int]
+    kills: list[str]
+    resumed: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: float = 240.0) -> Outcome:
+    """Run the ensemble while killing the victims one after the other; returns when it is complete.
+
+    Args:
+        folder: an empty folder for the server, the store and the logs.
+        victims: what to kill, in order, of ``VICTIMS``.
+        seed: decides the moments and which worker or member process is hit.
+        limit_seconds: the longest it may take.
+
+    Raises:
+        TimeoutError: it did not finish; the logs lie in ``folder``.
+    """
+    chance = random.Random(seed)
+    store, diary, configuration = _prepare(folder)
+    began = time.monotonic()
+    with _services(folder, configuration) as (server, workers, start_worker), ExitStack() as open_files:
+        log = open_files.enter_context(open(folder / "controller.log", "ab"))
+        environment = child_environment(
+            **server.environment(), FOLDCAST_CONFIG=str(configuration), PYTHONPATH=str(ROOT)
+        )
+
+        def start_controller() -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "tests.tools.survival", "--control"]
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
+
+        controller = start_controller()
+        seen: dict[int, float] = {}
+        kills: list[str] = []
+        open_victims = list(victims)
+        done_at_next = _steps_done(diary) + chance.randrange(1, MEMBERS * STEPS // (len(victims) + 1))
+        try:
+            while controller.poll() != 0:
+                _look_for_checkpoints(store, seen)
+                if time.monotonic() - began > limit_seconds:
+                    raise TimeoutError(f"not complete after {limit_seconds:g} s, kills {kills}; see {folder}")
+                if controller.poll() is not None:
+                    if controller.returncode != -signal.SIGKILL:
+                        raise RuntimeError(f"the controller failed by itself, kills {kills}; see {folder}")
+                    controller = start_controller()
+                if open_victims and _steps_done(diary) >= done_at_next:
+                    time.sleep(chance.uniform(0.0, 0.5))
+                    victim = open_victims[0]
+                    if victim == "controller":
+                        controller.send_signal(signal.SIGKILL)
+                        controller.wait()
+                        hit = controller.returncode == -signal.SIGKILL
+                    else:
+                        hit = _kill(chance, victim, workers, start_worker)
+                    if hit:
+                        open_victims.pop(0)
+                        kills.append(f"{victim} at {time.monotonic() - began:.1f} s")
+                        span = MEMBERS * STEPS // (len(victims) + 1)
+                        done_at_next = _steps_done(diary) + chance.randrange(1, span)
+                time.sleep(0.1)
+        finally:
+            if controller.poll() is None:
+                controller.kill()
+                controller.wait()
+    return _examine(folder, store, diary, seen, kills, time.monotonic() - began)
+
+
+def _prepare(folder: Path) -> tuple[ObjectStore, Path, Path]:
+    store = ObjectStore(root=str(folder / "store"))
+    initial_condition(CYCLE.init_time).to_zarr(
+        store.zarr(layout.initial_condition(CYCLE)), mode="w", zarr_format=3, consolidated=False
+    )
+    diary = folder / "diary.txt"
+    diary.touch()
+    configuration = folder / "foldcast.toml"
+    configuration.write_text(
+        _CONFIGURATION.format(
+            root=folder / "store",
+            diary=diary,
+            pool=POOL,
+            members=MEMBERS,
+            steps=STEPS,
+            checkpoint_every=CHECKPOINT_EVERY,
+            step_seconds=0.4,
+        )
+    )
+    return store, diary, configuration
+
+
+@contextmanager
+def _services(folder: Path, configuration: Path) -> Iterator[tuple]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = LocalServer(home=folder / "prefect", port=port)
+    with ExitStack() as stack:
+        stack.enter_context(running_server(server))
+        environment = child_environment(**server.environment(), PYTHONPATH=str(ROOT))
+        subprocess.run(
+            [sys.executable, "-m", "tests.tools.survival", "--deploy", str(configuration)],
+            env=environment,
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        workers: dict[str, subprocess.Popen[bytes]] = {}
+
+        def start_worker(name: str) -> None:
+            workers[name] = stack.enter_context(running_worker(server, pool=POOL, name=name, limit=1))
+
+        start_worker("first")
+        start_worker("second")
+        try:
+            yield server, workers, start_worker
+        finally:
+            for process in [c for w in workers.values() if w.poll() is None for c in _members_of(w)]:
+                process.kill()
+
+
+def _kill(chance: random.Random, victim: str, workers: dict, start_worker: object) -> bool:
+    name = chance.choice(sorted(workers))
+    worker = workers[name]
+    computing = _members_of(worker)
+    if not computing:
+        return False
+    if victim != "member":
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    if victim != "worker":
+        for process in computing:
+            process.kill()
+    if victim != "member":
+        start_worker(f"{name}'")  # type: ignore[operator]
+        del workers[name]
+    return True
+
+
+def _members_of(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(worker.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _steps_done(diary: Path) -> int:
+    return diary.read_bytes().count(b"\n")
+
+
+def _look_for_checkpoints(store: ObjectStore, seen: dict[int, float]) -> None:
+    folder = Path(store.path("runs"))
+    for path in folder.glob("*/*/*/checkpoints/*/*.npz"):
+        seen.setdefault(int(path.parent.name), time.time())
+
+
+def _examine(
+    folder: Path, store: ObjectStore, diary: Path, seen: dict[int, float], kills: list[str], seconds: float
+) -> Outcome:
+    model = ModelSettings(
+        checkpoint="pass-through",
+        statistics="none",
+        loader="tests.fakes.pass_through:load",
+        trained_on="nature-run",
+        source="none",
+        members=MEMBERS,
+        steps=STEPS,
+        block_size=MEMBERS,
+    )
+    quiet = ObjectStore(root=str(folder / "quiet"))
+    initial_condition(CYCLE.init_time).to_zarr(
+        quiet.zarr(layout.initial_condition(CYCLE)), mode="w", zarr_format=3, consolidated=False
+    )
+    settings = Settings(store=StoreSettings(root=quiet.root), models={"pass-through": model})
+    expected = forecast_ensemble(CYCLE, settings)
+    [got, want] = [open_forecast(s, expected.forecast_store).load() for s in (store, quiet)]
+    identical = all(
+        np.array_equal(got[name].values.view(np.uint32), want[name].values.view(np.uint32))
+        and not np.isnan(want[name].values).any()
+        for name in want.data_vars
+    )
+    entries = [line.split() for line in diary.read_text().splitlines()]
+    again = [
+        int(member)
+        for _, member, step, moment in entries
+        if step == "0" and int(member) in seen and float(moment) > seen[int(member)]
+    ]
+    manifests = [load_member_manifest(store, CYCLE, expected.run, member) for member in range(MEMBERS)]
+    return Outcome(
+        identical=identical,
+        started_again=again,
+        kills=kills,
+        resumed={m.member: m.started_at_steps for m in manifests if m is not None},
+        seconds=seconds,
+    )
+
+
+async def _deploy() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    from flows.members import members
+
+    async with get_client() as client:
+        await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        flow_id = await client.create_flow(members)
+        await client.create_deployment(
+            flow_id, name=POOL, entrypoint="flows.members.members", work_pool_name=POOL, pull_steps=[]
+        )
+
+
+def _control() -> None:
+    from infra.settings import load_settings
+
+    forecast_ensemble(CYCLE, load_settings())
+
+
+def main() -> None:
+    """Many random sequences, or one of the processes of a single one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deploy", type=Path)
+    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.deploy:
+        asyncio.run(_deploy())
+    elif arguments.control:
+        _control()
+    else:
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+            victims = random.Random(seed).choices(VICTIMS, k=3)
+            folder = Path(tempfile.mkdtemp(prefix=f"survival-{seed}-", dir=arguments.folder))
+            print(seed, victims, survive(folder, victims, seed=seed, limit_seconds=600), flush=True)
+
+
+if __name__ == "__main__":
+    main()
