@@ -178,6 +178,14 @@ def archived_analysis(prefix: str, valid_time: datetime) -> str:
     return f"{prefix.rstrip('/')}/{valid_time.astimezone(UTC):%Y%m%d/%H}z.grib2"
 
 
+def archived_time(prefix: str, key: str) -> datetime | None:
+    """The valid time of an archive's analysis by its key; None if the key is of something else."""
+    try:
+        return datetime.strptime(key, f"{prefix.rstrip('/')}/%Y%m%d/%Hz.grib2").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 def archived_statics(prefix: str) -> str:
     """Orography and land-sea mask of an archive, as GRIB."""
     return f"{prefix.rstrip('/')}/statics.grib2"
