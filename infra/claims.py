@@ -1,9 +1,9 @@
 """Who works on a cycle: a lease in the object store, so that a cycle started twice runs once.
 
 Claims of a cycle are numbered. Claim *n* is a conditional put, so of all contenders exactly one holds it. It
-ends when it is released, when its heartbeat is older than the lease, or when its process was on this machine and
-is gone; then claim *n* + 1 may be made. No claim is ever deleted or taken over in place, hence there is no moment
-at which two hold the same one.
+ends when it is released, when its heartbeat is older than the lease, or when its process was on this machine
+and is gone; then claim *n* + 1 may be made. No claim is ever deleted or taken over in place, hence there is
+no moment at which two hold the same one.
 """
 
 from __future__ import annotations
@@ -109,14 +109,10 @@ def claim_cycle(
     Raises:
         CycleBusyError: another run holds it and its lease has not ended.
     """
-    number = sum(1 for _ in _claims(store, cycle))
-    if number:
-        state = _state(store, cycle, number - 1)
-        age = clock() - datetime.fromisoformat(state["time"])
-        if not state["released"] and age < lease:
-            raise CycleBusyError(
-                f"cycle {cycle}: held by {state['owner']}, last heard of {age.seconds} s ago"
-            )
+    holder = holder_of(store, cycle, lease=lease, clock=clock)
+    if holder is not None:
+        raise CycleBusyError(f"cycle {cycle}: held by {holder}")
+    number = len(_claims(store, cycle))
     claim = Claim(store=store, cycle=cycle, number=number, owner=owner, lease=lease, clock=clock)
     document = _document(owner, clock(), released=False)
     if not store.create(layout.claim(cycle, number), document):
