@@ -109,10 +109,10 @@ def claim_cycle(
     Raises:
         CycleBusyError: another run holds it and its lease has not ended.
     """
-    holder = holder_of(store, cycle, lease=lease, clock=clock)
+    number = len(_claims(store, cycle))
+    holder = _holder(store, cycle, number - 1, lease=lease, clock=clock)
     if holder is not None:
         raise CycleBusyError(f"cycle {cycle}: held by {holder}")
-    number = len(_claims(store, cycle))
     claim = Claim(store=store, cycle=cycle, number=number, owner=owner, lease=lease, clock=clock)
     document = _document(owner, clock(), released=False)
     if not store.create(layout.claim(cycle, number), document):
@@ -124,10 +124,13 @@ def holder_of(
     store: ObjectStore, cycle: Cycle, *, lease: timedelta = DEFAULT_LEASE, clock: Clock = utc_now
 ) -> str | None:
     """Who holds the cycle and when that run was last heard of; None if it is free."""
-    number = len(_claims(store, cycle))
-    if number == 0:
+    return _holder(store, cycle, len(_claims(store, cycle)) - 1, lease=lease, clock=clock)
+
+
+def _holder(store: ObjectStore, cycle: Cycle, number: int, *, lease: timedelta, clock: Clock) -> str | None:
+    if number < 0:
         return None
-    state = _state(store, cycle, number - 1)
+    state = _state(store, cycle, number)
     last_heard = datetime.fromisoformat(state["time"])
     if state["released"] or clock() - last_heard >= lease or _is_gone(state["process"]):
         return None
