@@ -38,6 +38,16 @@ def fields(source: str, valid_time: datetime, name: str) -> str:
     return f"fields/{source}/{_stamp(valid_time)}/{name}"
 
 
+def raw(source: str, valid_time: datetime, name: str) -> str:
+    """A raw file of a source as fetched for a valid time, or the manifest of some."""
+    return f"fields/{source}/{_stamp(valid_time)}/raw/{name}"
+
+
+def analysis(source: str, valid_time: datetime, resolution: float, request: str) -> str:
+    """A source's fields on a grid; ``request`` is the digest of which and how."""
+    return f"fields/{source}/{_stamp(valid_time)}/{resolution:g}deg-{request}.zarr"
+
+
 def statics(source: str, resolution: float) -> str:
     """Orography and land-sea mask of a source on a grid."""
     return f"statics/{source}/{resolution:g}deg.zarr"
@@ -175,32 +185,36 @@ def verification_prefix(model: str) -> str:
 
 def archived_analysis(prefix: str, valid_time: datetime) -> str:
     """One analysis of an archive such as a nature run's, as GRIB."""
-    return f"{prefix.rstrip('/')}/{valid_time.astimezone(UTC):%Y%m%d/%H}z.grib2"
+    return _below(prefix, f"{valid_time.astimezone(UTC):%Y%m%d/%H}z.grib2")
 
 
 def archived_time(prefix: str, key: str) -> datetime | None:
     """The valid time of an archive's analysis by its key; None if the key is of something else."""
     try:
-        return datetime.strptime(key, f"{prefix.rstrip('/')}/%Y%m%d/%Hz.grib2").replace(tzinfo=UTC)
+        return datetime.strptime(key, _below(prefix, "%Y%m%d/%Hz.grib2")).replace(tzinfo=UTC)
     except ValueError:
         return None
 
 
 def archived_statics(prefix: str) -> str:
     """Orography and land-sea mask of an archive, as GRIB."""
-    return f"{prefix.rstrip('/')}/statics.grib2"
+    return _below(prefix, "statics.grib2")
 
 
 def archive_description(prefix: str) -> str:
     """What decided the values of an archive, and how far it has got."""
-    return f"{prefix.rstrip('/')}/archive.json"
+    return _below(prefix, "archive.json")
 
 
 def simulation_state(prefix: str) -> str:
     """The state from which a nature run goes on."""
-    return f"{prefix.rstrip('/')}/restart.ckpt"
+    return _below(prefix, "restart.ckpt")
 
 
 def archive_summary(prefix: str, name: str) -> str:
     """Statistics and climatology of an archive."""
-    return f"{prefix.rstrip('/')}/summary/{name}"
+    return _below(prefix, f"summary/{name}")
+
+
+def _below(prefix: str, name: str) -> str:
+    return f"{prefix.rstrip('/')}/{name}" if prefix else name
