@@ -7,6 +7,9 @@ At the end normalisation statistics and a climatology on the model's grid lie be
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -20,35 +23,32 @@ from tasks.nature_run import NatureRunPlan, open_run, simulate_chunk, summarise
 DEFAULT_START = datetime(2000, 9, 1, tzinfo=UTC)
 
 
-@flow(name="nature-run", log_prints=False, persist_result=False)
+@flow(name="nature-run", flow_run_name="nature-run-{seed}")
 def nature_run(
+    archive_url: str,
     years: float = 1.0,
-    *,
     seed: int = 0,
     start: datetime = DEFAULT_START,
     spin_up_days: int = 122,
-    prefix: str = "nature-run",
-    store_root: str | None = None,
-    resolution: float = 5.0,
     held_out_years: float = 0.0,
+    resolution: float = 5.0,
 ) -> str:
-    """Run, or go on with, a nature run; an archive that is already there is only completed.
+    """Make a nature run's archive, or go on with one that was begun with the same settings.
 
     Args:
+        archive_url: folder or URL of the archive.
         years: length after the spin-up, in years of 365 days.
-        seed: of the initial perturbation; the run is deterministic apart from it.
+        seed: of the initial perturbation; apart from it the run is deterministic.
         start: where the spin-up begins.
         spin_up_days: days from rest that are not archived.
-        prefix: the archive's folder in the store.
-        store_root: URL of the store; default the configured one.
-        resolution: degrees of the grid on which statistics and climatology are made.
         held_out_years: the last so many years take no part in statistics and climatology.
+        resolution: degrees of the grid on which these are made.
 
     Returns:
-        URL of the archive.
+        Where the archive is.
     """
     log = get_run_logger()
-    archive = AnalysisArchive(store=_store(store_root), prefix=prefix)
+    archive = AnalysisArchive(store=_store(archive_url))
     plan = NatureRunPlan(
         seed=seed,
         start=start if start.tzinfo else start.replace(tzinfo=UTC),
@@ -56,19 +56,26 @@ def nature_run(
         length=timedelta(days=round(years * 365)),
         held_out=timedelta(days=round(held_out_years * 365)),
     )
-    log.info("nature run %s: seed %d, archived %s to %s", archive.store.url(prefix), seed, plan.begin, plan.end)
-    progress = create_progress_artifact(progress=0.0, description=f"nature run {prefix}")
+    log.info("%s: seed %d, archived from %s to %s", archive.url, seed, plan.begin, plan.end)
+    progress = cast("UUID", create_progress_artifact(progress=0.0, description=f"Nature run {archive.url}"))
 
     simulation = open_run(archive, plan)
     while simulation.time < plan.end:
         reached = simulate_chunk(simulation, archive, plan)
-        update_progress_artifact(artifact_id=progress, progress=100.0 * plan.share_done(reached))
-        log.info("reached %s (%.0f %%)", f"{reached:%Y-%m-%dT%HZ}", 100.0 * plan.share_done(reached))
+        share = 100.0 * plan.share_done(reached)
+        update_progress_artifact(artifact_id=progress, progress=share)
+        log.info("reached %s (%.0f %%)", f"{reached:%Y-%m-%dT%HZ}", share)
 
     files = summarise(archive, plan, Grid(resolution=resolution))
     log.info("statistics and climatology: %s", ", ".join(files))
-    return archive.store.url(prefix)
+    return archive.url
 
 
-def _store(root: str | None) -> ObjectStore:
-    return ObjectStore(root=root) if root else load_settings().object_store()
+def nature_run_command(*, output: Path, years: float = 1.0, seed: int = 0) -> None:
+    """What `foldcast nature-run` does: the flow, and then where its archive lies."""
+    print(nature_run(str(output), years=years, seed=seed))
+
+
+def _store(url: str) -> ObjectStore:
+    """The archive's store; the configured one's credentials are used for a URL."""
+    return ObjectStore(root=url, options=load_settings().store.open().options if "://" in url else {})

@@ -34,11 +34,16 @@ class AnalysisArchive:
 
     Args:
         store: where.
-        prefix: the archive's folder in it.
+        prefix: the archive's folder in it; default the root itself.
     """
 
     store: ObjectStore
-    prefix: str
+    prefix: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where the archive is, for people."""
+        return self.store.url(self.prefix).rstrip("/")
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Record what decides the archive's values.
@@ -53,7 +58,9 @@ class AnalysisArchive:
         found = json.loads(self.store.read(key))
         different = sorted(name for name in {**found, **wanted} if found.get(name) != wanted.get(name))
         if different:
-            changes = "; ".join(f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now" for name in different)
+            changes = "; ".join(
+                f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now" for name in different
+            )
             raise CheckpointMismatchError(
                 f"{self.store.url(key)}: the archive was begun with other settings ({changes}); "
                 "take another prefix, or remove it"
@@ -90,7 +97,8 @@ class AnalysisArchive:
 
     def times(self) -> list[datetime]:
         """Valid times of all analyses, in order."""
-        times = (layout.archived_time(self.prefix, key) for key in self.store.list(f"{self.prefix.rstrip('/')}/"))
+        below = f"{self.prefix.rstrip('/')}/" if self.prefix else ""
+        times = (layout.archived_time(self.prefix, key) for key in self.store.list(below))
         return sorted(time for time in times if time is not None)
 
     def statics(self) -> xr.Dataset:
@@ -117,7 +125,7 @@ class AnalysisArchive:
         """
         times = [time for time in self.times() if start <= time < end]
         if not times:
-            raise MissingDataError(f"{self.store.url(self.prefix)}: no analyses from {start} to {end}")
+            raise MissingDataError(f"{self.url}: no analyses from {start} to {end}")
         for first in range(0, len(times), size):
             yield self.read(times[first : first + size])
 

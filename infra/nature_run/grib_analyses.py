@@ -98,9 +98,7 @@ def _template(fields: xr.Dataset) -> int:
     return handle
 
 
-def _message(
-    template: int, name: str, level: int | None, values: np.ndarray, valid_time: datetime
-) -> bytes:
+def _message(template: int, name: str, level: int | None, values: np.ndarray, valid_time: datetime) -> bytes:
     missing = ~np.isfinite(values)
     if missing.any() and name != "sea_surface_temperature":
         raise InvalidFieldError(
