@@ -1,0 +1,146 @@
+"""The pictures of a cycle: which maps and plumes are drawn, from the products just made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from infra.maps import Canvas, MapText, draw_map, draw_plume, draw_spaghetti, spread_style, style_of
+from infra.pages import MapSeries, Plume
+from infra.product_files import open_products
+from model.grid import Grid
+from tasks.product_plan import ProductPlan
+
+MAPPED = (
+    ("2m_temperature", "2 m temperature"),
+    ("mean_sea_level_pressure", "Mean sea level pressure"),
+    ("10m_wind_speed", "10 m wind speed"),
+    ("total_precipitation", "Precipitation since start"),
+)
+"""Quantities mapped, those a forecast has, with their titles."""
+
+SPREAD = ("2m_temperature", "mean_sea_level_pressure")
+SPAGHETTI_LEVELS = (516.0, 552.0, 576.0)
+"""Contours of 500 hPa geopotential height in gpdam."""
+
+PLUMES = ("2m_temperature", "10m_wind_speed", "total_precipitation")
+MOST_LEADS = 6
+
+
+def mapped_leads(count: int, *, most: int = MOST_LEADS) -> list[int]:
+    """Positions of at most ``most`` lead times, evenly spread, the last one always among them."""
+    return sorted(
+        {round(position) - 1 for position in np.linspace(count / min(most, count), count, min(most, count))}
+    )
+
+
+def draw_pictures(
+    folder: Path, forecast: xr.Dataset, plan: ProductPlan, *, model: str, land: np.ndarray | None
+) -> tuple[list[MapSeries], list[Plume]]:
+    """Draw all pictures of the products in a folder into its ``maps`` and ``points``.
+
+    Args:
+        folder: holds ``ensemble.zarr`` and ``points.nc``.
+        forecast: the members, for the spaghetti.
+        plan: what was made.
+        model: shown on every picture.
+        land: land fraction, dims (latitude, longitude), or None.
+    """
+    products = open_products(folder / "ensemble.zarr")
+    canvas = Canvas(grid=Grid(resolution=180.0 / (products.sizes["latitude"] - 1)), land=land)
+    (folder / "maps").mkdir(exist_ok=True)
+    series: dict[str, dict[int, str]] = {}
+    titles = _titles(products, plan)
+    for index in mapped_leads(products.sizes["lead_time"]):
+        at = products.isel(lead_time=index)
+        hours = int(at["lead_time"] / np.timedelta64(1, "h"))
+
+        def text(title: str, at: xr.Dataset = at) -> MapText:
+            return MapText(
+                title=title, model=model, init_time=_time(at["init_time"]), valid_time=_time(at["valid_time"])
+            )
+
+        drawn = {
+            name: _draw(canvas, at[name], title, text(title)) for name, title in titles.items() if name in at
+        }
+        if "geopotential" in forecast and 500 in forecast["level"].values and forecast.sizes["member"] > 1:
+            title = "500 hPa geopotential height, all members"
+            members = forecast["geopotential"].sel(level=500).isel(lead_time=index).values
+            drawn["geopotential_500hPa_spaghetti"] = draw_spaghetti(
+                canvas, members, style=style_of("geopotential"), levels=SPAGHETTI_LEVELS, text=text(title)
+            )
+            titles.setdefault("geopotential_500hPa_spaghetti", title)
+        for name, picture in drawn.items():
+            path = f"maps/{name}_{hours:04d}h.png"
+            (folder / path).write_bytes(picture)
+            series.setdefault(name, {})[hours] = path
+    maps = [MapSeries(title=titles[name], images=images) for name, images in series.items()]
+    return maps, _plumes(folder, plan, model)
+
+
+def _titles(products: xr.Dataset, plan: ProductPlan) -> dict[str, str]:
+    """Name of each mapped product and its title, in the order shown."""
+    single = not any(str(name).endswith("_standard_deviation") for name in products)
+    titles = {}
+    for quantity, title in MAPPED:
+        titles[f"{quantity}_mean"] = title if single else f"{title}, ensemble mean"
+        if quantity in SPREAD:
+            titles[f"{quantity}_standard_deviation"] = f"{title}, ensemble spread"
+    for unit in plan.units:
+        for event in unit.events:
+            long_name = str(products[event.name].attrs["long_name"]) if event.name in products else event.name
+            titles[event.name] = long_name[0].upper() + long_name[1:]
+    return titles
+
+
+def _draw(canvas: Canvas, array: xr.DataArray, title: str, text: MapText) -> bytes:
+    name, units = str(array.name), str(array.attrs["units"])
+    values = array.values
+    if name.startswith("probability_"):
+        return draw_map(canvas, values, style=style_of("probability"), text=text)
+    if name.endswith("_standard_deviation"):
+        style = spread_style(name.removesuffix("_standard_deviation"), units)
+        return draw_map(canvas, values, style=style, text=text)
+    style = style_of(name.removesuffix("_mean"), units)
+    if name.startswith("mean_sea_level_pressure") and style.levels:
+        shown = style.shown(values)
+        return draw_map(
+            canvas, values, style=style, text=text, contours=shown, contour_levels=style.levels[::2]
+        )
+    return draw_map(canvas, values, style=style, text=text)
+
+
+def _plumes(folder: Path, plan: ProductPlan, model: str) -> list[Plume]:
+    (folder / "points").mkdir(exist_ok=True)
+    plumes = []
+    with xr.open_dataset(folder / "points.nc", engine="h5netcdf", decode_timedelta=True) as points:
+        hours = (points["lead_time"].values / np.timedelta64(1, "h")).astype(float)
+        init = _time(points["init_time"])
+        members: Sequence[int] = points["member"].values.tolist()
+        for number, point in enumerate(plan.points):
+            for quantity, title in MAPPED:
+                if quantity not in PLUMES or quantity not in points:
+                    continue
+                values = points[quantity].isel(point=number).values
+                slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in point.name.lower())
+                path = f"points/{number:02d}-{slug}-{quantity}.png"
+                (folder / path).write_bytes(
+                    draw_plume(
+                        hours,
+                        values,
+                        style=style_of(quantity, str(points[quantity].attrs["units"])),
+                        title=f"{point.name}: {title}",
+                        subtitle=f"{model}   ·   Init {init:%a %d %b %Y %H} UTC   ·   {len(members)} members",
+                    )
+                )
+                plumes.append(Plume(place=point.name, title=title, image=path))
+    return plumes
+
+
+def _time(value: xr.DataArray) -> datetime:
+    return pd.Timestamp(value.values).to_pydatetime().replace(tzinfo=UTC)
