@@ -195,7 +195,7 @@ class NetworkForecaster:
         """A member before its first step.
 
         Args:
-            initial_condition: dims (time=2, [level,] latitude, longitude); statics in it are checked too.
+            initial_condition: dims (time=2, [level,] latitude, longitude); with the statics.
             init_time: start of the forecast, time-zone aware.
             member: global number.
             key: the member's first key, uint32 (2,).
@@ -204,8 +204,7 @@ class NetworkForecaster:
             InvalidFieldError: whatever is wrong with the initial condition.
         """
         frames = checked_frames(initial_condition, self.task, self.grid, init_time=init_time)
-        if set(self.task.statics) <= set(initial_condition.data_vars):
-            checked_statics(initial_condition, self.task, self.grid)
+        checked_statics(initial_condition, self.task, self.grid)
         return RolloutState(member=member, init_time=init_time, step=0, key=key, frames=frames)
 
     def advance(

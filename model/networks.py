@@ -18,7 +18,13 @@ from model.checkpoint_file import CheckpointFile, check_parameter_shapes
 from model.errors import InvalidFieldError
 from model.gencast.attention import AttentionOptions
 from model.gencast.configs import GenCastConfig
-from model.gencast.gencast import gencast_graphs, gencast_network, gencast_structure, noise_basis
+from model.gencast.gencast import (
+    GenCastNetwork,
+    gencast_graphs,
+    gencast_network,
+    gencast_structure,
+    noise_basis,
+)
 from model.graphcast import GraphCastNetwork, ModelConfig
 from model.graphs.model_graphs import GridMeshGraphs, ModelGraphs, model_graphs
 from model.grid import Grid
@@ -90,7 +96,7 @@ def build_network(
         return GraphCastOnGrid(
             checkpoint=checkpoint,
             network=network,
-            graphs=store(name, lambda: graphcast_graphs(config, grid)),
+            graphs=lambda: store(name, lambda: graphcast_graphs(config, grid)),
             precision=precision,
         )
     return GenCastOnGrid.build(checkpoint, checkpoint.config, grid, store, precision, options, platform)
@@ -122,7 +128,7 @@ class GraphCastOnGrid:
 
     checkpoint: CheckpointFile
     network: GraphCastNetwork
-    graphs: ModelGraphs
+    graphs: Callable[[], ModelGraphs]
     precision: str
 
     @property
@@ -133,7 +139,7 @@ class GraphCastOnGrid:
     def prepare(self) -> Prepared:
         """Parameters, structure and its embedding."""
         params = cast_parameters(self.checkpoint.params, self.precision)
-        structure = self.network.structure(self.graphs, dtype=jnp.dtype(self.precision))
+        structure = self.network.structure(self.graphs(), dtype=jnp.dtype(self.precision))
         return params, structure, jax.jit(self.network.embed_structure)(params, structure)
 
     def predict(self, prepared: Prepared, key: jax.Array, features: jax.Array) -> jax.Array:
@@ -149,8 +155,8 @@ class GenCastOnGrid:
     """GenCast as a ``Network``."""
 
     checkpoint: CheckpointFile
-    network: Any
-    graphs: GridMeshGraphs
+    network: GenCastNetwork
+    graphs: Callable[[], GridMeshGraphs]
     grid: Grid
     precision: str
 
@@ -179,8 +185,13 @@ class GenCastOnGrid:
             f"gencast-{grid.resolution:g}-{architecture.mesh_size}"
             f"-{architecture.radius_query_fraction_edge_length:g}"
         )
-        graphs = store(name, lambda: gencast_graphs(config, grid))
-        return cls(checkpoint=checkpoint, network=network, graphs=graphs, grid=grid, precision=precision)
+        return cls(
+            checkpoint=checkpoint,
+            network=network,
+            graphs=lambda: store(name, lambda: gencast_graphs(config, grid)),
+            grid=grid,
+            precision=precision,
+        )
 
     @property
     def options(self) -> dict[str, str]:
@@ -190,7 +201,7 @@ class GenCastOnGrid:
     def prepare(self) -> Prepared:
         """Parameters, structure, its embedding, and the harmonics of the noise."""
         params = cast_parameters(self.checkpoint.params, self.precision)
-        structure = gencast_structure(self.network, self.graphs, dtype=jnp.dtype(self.precision))
+        structure = gencast_structure(self.network, self.graphs(), dtype=jnp.dtype(self.precision))
         embedding = jax.jit(self.network.denoiser.embed_structure)(params, structure)
         basis = {name: jnp.asarray(array) for name, array in noise_basis(self.grid).items()}
         return params, structure, embedding, basis
