@@ -1,7 +1,7 @@
 """A nature run: an atmosphere made by a general circulation model, archived as if it had been analysed.
 
-Spin up from rest, then run on in chunks, each archived as six-hourly GRIB2 analyses with the state to go on from.
-At the end normalisation statistics and a climatology on the model's grid lie beside the analyses.
+Spin up from rest, then run on in chunks, each archived as six-hourly GRIB2 analyses with the state to go on
+from. At the end normalisation statistics and a climatology on the model's grid lie beside the analyses.
 """
 
 from __future__ import annotations

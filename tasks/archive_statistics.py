@@ -1,8 +1,8 @@
 """What a model needs to know about an archive of analyses: normalisation statistics and a climatology.
 
-Both stream: an archive comes as blocks of consecutive times (any source, any resolution) and is never in memory
-at once. The files have DeepMind's layout (``mean_by_level.nc`` and so on), one folder per model family, since
-GraphCast's differences span 6 h and GenCast's 12 h.
+Both stream: an archive comes as blocks of consecutive times (any source, any resolution) and is never in
+memory at once. The files have DeepMind's layout (``mean_by_level.nc`` and so on), one folder per model family,
+since GraphCast's differences span 6 h and GenCast's 12 h.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def archive_statistics(blocks: Iterable[xr.Dataset], grid: Grid) -> ArchiveStati
 
 
 def fit_climatology(blocks: Blocks, *, mean: HarmonicBasis, variance: HarmonicBasis) -> xr.Dataset:
-    """Harmonic climatology of an archive, which is read twice: for the mean, then for the variance around it."""
-    mean_fit = _fit((HarmonicSums.of(block, mean) for block in blocks()))
+    """Harmonic climatology of an archive, read twice: for the mean, then for the variance around it."""
+    mean_fit = _fit(HarmonicSums.of(block, mean) for block in blocks())
     return assemble(
         mean_fit, _fit(HarmonicSums.of(squared_anomalies(block, mean_fit), variance) for block in blocks())
     )

@@ -107,7 +107,9 @@ def summarise(archive: AnalysisArchive, plan: NatureRunPlan, grid: Grid) -> list
     def blocks() -> Iterator[xr.Dataset]:
         statics = archive.statics()
         for block in archive.blocks(plan.begin, plan.end - plan.held_out):
-            yield regrid(block.merge(statics, combine_attrs="override", join="override"), grid, method="linear")
+            yield regrid(
+                block.merge(statics, combine_attrs="override", join="override"), grid, method="linear"
+            )
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,8 +1,8 @@
 """A nature run's archive: one GRIB2 file an analysis time, and what is needed to go on with the run.
 
-A chunk of the run is written analysis by analysis, then the state it ended in: a run that was killed goes on from
-the last such state and writes the chunk it was in again, byte for byte. The archive's description is written
-once; going on with other settings is refused.
+A chunk of the run is written analysis by analysis, then the state it ended in: a run that was killed goes on
+from the last such state and writes the chunk it was in again, byte for byte. The archive's description is
+written once; going on with other settings is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Analyses as GRIB2 on the regular Gaussian grid, with ECMWF's parameter numbers.
 
-One message a field, CCSDS packing. Analysis fields have step 0; precipitation is, as in a forecast archive, the
-six-hour amount of a run that started six hours before, so that its interval ends at the valid time.
+One message a field, CCSDS packing. Analysis fields have step 0; precipitation is, as in a forecast archive,
+the six-hour amount of a run that started six hours before, so that its interval ends at the valid time.
 Points without a value (sea surface temperature over land) are in a bitmap.
 """
 
@@ -48,8 +48,8 @@ def encode(fields: xr.Dataset, valid_time: datetime) -> bytes:
         valid_time: time-zone aware, on a whole hour.
 
     Raises:
-        InvalidFieldError: a variable there is no parameter for, an axis that is no Gaussian grid, or a missing
-            or infinite value elsewhere than in sea surface temperature.
+        InvalidFieldError: a variable there is no parameter for, an axis that is no Gaussian grid, or a
+            missing or infinite value elsewhere than in sea surface temperature.
     """
     return b"".join(_messages(fields, valid_time.astimezone(UTC)))
 

@@ -1,7 +1,7 @@
 """Drives jcm: SPEEDY physics on dinosaur's dynamics, T31 with eight layers, over real terrain.
 
-jcm brings the boundary data: terrain, and climatologies of sea surface temperature, sea ice, snow, soil and
-land temperature, monthly means interpolated to days, the same every year. SPEEDY's insolation is a daily mean,
+jcm brings the boundary data: terrain, and climatologies of sea surface temperature, sea ice, snow, soil
+and land temperature, monthly means interpolated to days, the same every year. SPEEDY's insolation is a daily mean,
 so the run has an annual cycle but no diurnal one. (Molteni 2003, "Atmospheric simulations using a GCM with
 simplified physical parametrizations", Climate Dynamics 20; jcm's documentation.)
 
@@ -131,7 +131,8 @@ class Simulation:
         broken = sorted(name for name, field in values.items() if not np.isfinite(field).all())
         if broken:
             raise SimulationError(
-                f"nature run after {begin:%Y-%m-%dT%H}: expected finite fields, got others in {', '.join(broken)}"
+                f"nature run after {begin:%Y-%m-%dT%H}: expected finite fields, "
+                f"got others in {', '.join(broken)}"
             )
         self._state = state
         hours = INTERVAL_HOURS * np.arange(1, intervals + 1)
