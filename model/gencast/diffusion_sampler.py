@@ -42,7 +42,7 @@ def noise_levels(config: SamplerConfig) -> np.ndarray:
 
 
 def churn_rates(config: SamplerConfig) -> np.ndarray:
-    """By what share of itself each level is raised before its step (Karras et al. 2022, alg. 2), (levels,)."""
+    """By what share of itself each level is raised before its step, (levels,) (Karras et al., alg. 2)."""
     levels = noise_levels(config)
     rate = min(config.stochastic_churn_rate / config.num_noise_levels, np.sqrt(2) - 1)
     churned = (config.churn_min_noise_level <= levels) & (levels <= config.churn_max_noise_level)

@@ -63,11 +63,8 @@ class GenCastNetwork:
 
     def noise(self, keys: jax.Array, basis: NoiseBasis) -> jax.Array:
         """White noise on the sphere for all targets: keys (variable, 2) → float32 (grid, targets)."""
-        fields = [
-            white_noise(key, (block.channels,), basis) for key, block in zip(keys, self.targets, strict=True)
-        ]
-        stacked = jnp.concatenate(fields)
-        return stacked.reshape(stacked.shape[0], -1).T
+        fields = white_noise(keys, [block.channels for block in self.targets], basis)
+        return fields.reshape(fields.shape[0], -1).T
 
     def sample(
         self,

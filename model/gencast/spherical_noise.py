@@ -13,6 +13,7 @@ The draws follow DeepMind's recipe: normal numbers of shape (…, l, m) with the
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -90,13 +91,22 @@ def associated_legendre(num_degrees: int, sine_of_latitude: np.ndarray) -> np.nd
     return result
 
 
-def white_noise(key: jax.Array, leading_shape: tuple[int, ...], basis: dict[str, jax.Array]) -> jax.Array:
-    """Independent fields of unit variance, float32, shape (*leading_shape, latitude, longitude)."""
+def white_noise(keys: jax.Array, sizes: Sequence[int], basis: dict[str, jax.Array]) -> jax.Array:
+    """Independent fields of unit variance, float32, shape (field, latitude, longitude).
+
+    Args:
+        keys: one for each group of fields, raw threefry keys, uint32 (group, 2).
+        sizes: number of fields of each group; a group is drawn at once, as the levels of one variable.
+        basis: from ``SphericalHarmonics.basis``.
+    """
     orders, _, degrees = basis["legendre"].shape
-    coefficients = jax.random.normal(key, (*leading_shape, degrees, 2 * orders - 1))
-    return to_grid(coefficients.reshape((-1, degrees, 2 * orders - 1)), basis).reshape(
-        (*leading_shape, *_grid_shape(basis))
-    )
+    groups: dict[int, jax.Array] = {}
+    # Groups of one size are drawn together, which gives the same numbers as one by one in fewer operations.
+    for size in sorted(set(sizes)):
+        of_size = np.flatnonzero(np.asarray(sizes) == size)
+        draw = jax.vmap(lambda key, size=size: jax.random.normal(key, (size, degrees, 2 * orders - 1)))
+        groups.update(zip(of_size.tolist(), draw(keys[of_size]), strict=True))
+    return to_grid(jnp.concatenate([groups[group] for group in range(len(sizes))]), basis)
 
 
 def to_grid(coefficients: jax.Array, basis: dict[str, jax.Array]) -> jax.Array:
