@@ -1,1 +1,1 @@
-"""Training: losses, memory, optimisation, curriculum."""
+"""Training of both families: losses, curriculum, optimiser, the update, evaluation."""

@@ -1,0 +1,105 @@
+"""What each family is trained by, for batches and from named fields: the published losses, ready for an update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from model.gencast.gencast import GenCastNetwork, NoiseBasis
+from model.gencast.structure import DenoiserStructure
+from model.graphcast import GraphCastNetwork, Structure
+from model.precision import cast_parameters
+from model.step import ModelStep
+from model.training.losses import LossWeights, autoregressive_loss, weighted_squared_error
+from model.training.optimizer import Params
+from model.training.training import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphCastLoss:
+    """The mean squared error over an autoregressive rollout, as a ``Loss``.
+
+    Args:
+        network, structure: in the precision's type.
+        model_step: between fields and channels.
+        weights: of variables, levels, areas.
+        statics: (latitude, longitude).
+        precision: type of the network's weights and activations; parameters and loss are float32.
+        rematerialize_steps: keep only the states between the steps of a rollout for the backward pass.
+    """
+
+    network: GraphCastNetwork
+    structure: Structure
+    model_step: ModelStep
+    weights: LossWeights
+    statics: Mapping[str, jax.Array]
+    precision: str = "float32"
+    rematerialize_steps: bool = False
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean over the batch; the key has no effect."""
+        cast = cast_parameters(params, self.precision)
+        embedding = self.network.embed_structure(cast, self.structure)
+
+        def predict(features: jax.Array) -> jax.Array:
+            return self.network.forward(cast, self.structure, embedding, features.astype(self.precision))
+
+        def of_example(example: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return autoregressive_loss(
+                predict,
+                self.model_step,
+                self.weights,
+                statics=self.statics,
+                rematerialize=self.rematerialize_steps,
+                **example,
+            )
+
+        return _mean(jax.vmap(of_example)(batch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenCastLoss:
+    """The denoising error of one step (Price et al. 2023, eq. 7–9), as a ``Loss``.
+
+    Args:
+        network, structure: in the precision's type.
+        basis: of the noise.
+        model_step, weights, statics, precision: as for ``GraphCastLoss``.
+    """
+
+    network: GenCastNetwork
+    structure: DenoiserStructure
+    basis: NoiseBasis
+    model_step: ModelStep
+    weights: LossWeights
+    statics: Mapping[str, jax.Array]
+    precision: str = "float32"
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean over the batch; each example has its own key, noise level and noise."""
+        cast = cast_parameters(params, self.precision)
+
+        def of_example(example: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            frames = example["frames"]
+            truth = {name: field[0] for name, field in example["targets"].items()}
+            features = self.model_step.features(self.statics, frames, example["forcings"])
+            targets = self.model_step.normalized_targets(truth, frames)
+            denoised, weight = self.network.denoising_pair(
+                cast, self.structure, self.basis, key, features.astype(self.precision), targets
+            )
+            loss, by_variable = weighted_squared_error(denoised, targets, self.weights)
+            return loss * weight, {name: value * weight for name, value in by_variable.items()}
+
+        examples = jax.tree.leaves(batch)[0].shape[0]
+        return _mean(jax.vmap(of_example)(batch, jax.random.split(key, examples)))
+
+
+def _mean(
+    losses: tuple[jax.Array, dict[str, jax.Array]],
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean over the examples."""
+    mean: tuple[jax.Array, dict[str, jax.Array]] = jax.tree.map(lambda array: jnp.mean(array, axis=0), losses)
+    return mean
