@@ -1,8 +1,8 @@
 """What a model needs to know about an archive of analyses: normalisation statistics and a climatology.
 
 Both stream: an archive comes as blocks of consecutive times (any source, any resolution) and is never in
-memory at once. The files have DeepMind's layout (``mean_by_level.nc`` and so on), one folder per model family,
-since GraphCast's differences span 6 h and GenCast's 12 h.
+memory at once. The files have DeepMind's layout (``mean_by_level.nc`` and so on), one folder per model
+family, since GraphCast's differences span 6 h and GenCast's 12 h.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from model.diagnostics.climatology import HarmonicBasis, HarmonicSums, assemble, squared_anomalies
+from model.diagnostics.climatology import (
+    VARIANCE_SUFFIX,
+    HarmonicBasis,
+    HarmonicSums,
+    assemble,
+    squared_anomalies,
+)
 from model.diagnostics.running_statistics import ArchiveStatistics, accumulate
 from model.forcings import forcing_fields
 from model.grid import Grid
@@ -89,6 +95,29 @@ def write_statistics(statistics: ArchiveStatistics, folder: Path) -> tuple[Path,
             dataset.drop_vars(_NOT_IN_FAMILY[family], errors="ignore").to_netcdf(path, engine="h5netcdf")
             written.append(path)
     return tuple(written)
+
+
+def write_climatology(climatology: xr.Dataset, path: Path) -> None:
+    """Write a climatology as compressed NetCDF, its coefficients rounded to what they are worth.
+
+    Means keep 15 bits of their mantissa (2⁻¹⁶ of the value: 4 mK, 3 m² s⁻² at 50 hPa), variances 7.
+    """
+    rounded = {
+        name: _rounded(field, keep=7 if str(name).endswith(VARIANCE_SUFFIX) else 15)
+        for name, field in climatology.data_vars.items()
+    }
+    encoding = {
+        str(name): {"compression": "gzip", "compression_opts": 9, "shuffle": True} for name in rounded
+    }
+    climatology.assign(rounded).to_netcdf(path, engine="h5netcdf", encoding=encoding)
+
+
+def _rounded(field: xr.DataArray, *, keep: int) -> xr.DataArray:
+    """Float32 values rounded to the nearest with so many mantissa bits (of 23)."""
+    dropped = 23 - keep
+    bits = field.values.astype(np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(1 << (dropped - 1))) & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
+    return field.copy(data=np.where(np.isfinite(field.values), rounded.view(np.float32), field.values))
 
 
 def _fit(pieces: Iterator[HarmonicSums]) -> xr.Dataset:

@@ -17,7 +17,7 @@ from infra.nature_run.archive import INTERVAL, AnalysisArchive
 from infra.nature_run.simulation import Simulation, SimulationSettings
 from model.diagnostics.climatology import HarmonicBasis
 from model.grid import Grid
-from tasks.archive_statistics import archive_statistics, fit_climatology, write_statistics
+from tasks.archive_statistics import archive_statistics, fit_climatology, write_climatology, write_statistics
 
 CHUNK = timedelta(days=10)
 """Simulated between two saved states."""
@@ -115,7 +115,7 @@ def summarise(archive: AnalysisArchive, plan: NatureRunPlan, grid: Grid) -> list
         folder = Path(name)
         write_statistics(archive_statistics(blocks(), grid), folder)
         climatology = fit_climatology(blocks, mean=CLIMATOLOGY, variance=CLIMATOLOGY_VARIANCE)
-        climatology.to_netcdf(folder / "climatology.nc", engine="h5netcdf")
+        write_climatology(climatology, folder / "climatology.nc")
         keys = []
         for path in sorted(path for path in folder.rglob("*.nc")):
             key = layout.archive_summary(archive.prefix, str(path.relative_to(folder)))

@@ -1,9 +1,9 @@
 """Drives jcm: SPEEDY physics on dinosaur's dynamics, T31 with eight layers, over real terrain.
 
 jcm brings the boundary data: terrain, and climatologies of sea surface temperature, sea ice, snow, soil
-and land temperature, monthly means interpolated to days, the same every year. SPEEDY's insolation is a daily mean,
-so the run has an annual cycle but no diurnal one. (Molteni 2003, "Atmospheric simulations using a GCM with
-simplified physical parametrizations", Climate Dynamics 20; jcm's documentation.)
+and land temperature, monthly means interpolated to days, the same every year. SPEEDY's insolation is a daily
+mean, so the run has an annual cycle but no diurnal one. (Molteni 2003, "Atmospheric simulations using a GCM
+with simplified physical parametrizations", Climate Dynamics 20; jcm's documentation.)
 
 jcm is an optional dependency (``pip install foldcast[nature-run]``) and is imported only when a run starts.
 """
