@@ -34,8 +34,6 @@ from tasks.gather import Gathered, gather_members, require_enough, save_ensemble
 from tasks.models import load_initial_condition, load_models
 from tasks.rollout import LoadedModels, ProgressCallback
 
-_BACKOFF_SECONDS = 15.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleResult:
@@ -65,7 +63,6 @@ def forecast_ensemble(
     members: int | None = None,
     steps: int | None = None,
     progress: ProgressCallback | None = None,
-    hand_out: HandOut | None = None,
 ) -> EnsembleResult:
     """Compute all members of a cycle whose initial condition is stored, and verify them.
 
@@ -77,7 +74,6 @@ def forecast_ensemble(
         members: ensemble size; default the model's.
         steps: model steps; default the model's.
         progress: called after every step of a block that runs in this process.
-        hand_out: how blocks are handed to the work pool; default from the settings.
 
     Raises:
         IncompleteCycleError: fewer members are whole than the policy requires; an event was raised.
@@ -110,7 +106,11 @@ def forecast_ensemble(
             def verified(block: Block) -> bool:
                 return not _gather(settings, description, models, block.members, steps, {}).problems
 
-        how = hand_out or HandOut(deployment=f"members/{settings.run.work_pool}")
+        how = HandOut(
+            deployment=f"members/{settings.run.work_pool}",
+            poll_seconds=settings.run.poll.total_seconds(),
+            silence_seconds=settings.run.lost_after.total_seconds(),
+        )
         return _compute_elsewhere(cycle, description.run, blocks, steps, settings, how, verified)
 
     failures = compute(range(members))
@@ -240,7 +240,7 @@ def _compute_elsewhere(
         name="block",
         task_run_name="block-{index}",
         retries=attempts - 1,
-        retry_delay_seconds=exponential_backoff(_BACKOFF_SECONDS),
+        retry_delay_seconds=exponential_backoff(settings.run.retry_delay.total_seconds()),
         retry_jitter_factor=0.5,
         retry_condition_fn=_may_be_cured,
         cache_policy=NO_CACHE,

@@ -83,7 +83,12 @@ def members(model: str, init_time: str, run: str, block: int, members: list[int]
     """
     settings = load_settings()
     cycle = Cycle(model=model, init_time=parse_init_time(init_time))
-    with reported(settings.store.open(), layout.block_progress(cycle, run, block), block=block) as progress:
+    with reported(
+        settings.store.open(),
+        layout.block_progress(cycle, run, block),
+        block=block,
+        seconds=settings.run.heartbeat.total_seconds(),
+    ) as progress:
         run_block(
             cycle, run=run, members=members, steps=steps, settings=settings, progress=progress, watched=True
         )

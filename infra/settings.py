@@ -155,6 +155,14 @@ class RunSettings(_Section):
     work_pool: str = Field("gpu", description="Work pool of member blocks.")
     block_attempts: int = Field(3, ge=1, description="Attempts before a block is given up.")
     workers_at_once: int = Field(8, ge=1, description="Blocks submitted at once.")
+    retry_delay: timedelta = Field(
+        timedelta(seconds=15), description="Wait before a block's second attempt; doubled for each further."
+    )
+    heartbeat: timedelta = Field(timedelta(seconds=15), description="Between a worker's signs of life.")
+    lost_after: timedelta = Field(
+        timedelta(minutes=3), description="A running block silent for so long is given to another worker."
+    )
+    poll: timedelta = Field(timedelta(seconds=5), description="Between looks at a submitted block.")
     cache: str = Field("~/.cache/foldcast", description="Compiled programs, graphs, remote files, weights.")
 
 
@@ -208,6 +216,12 @@ class Settings(BaseSettings):
             known = ", ".join(sorted(self.models)) or "none"
             raise UnknownModelError(f"unknown model {name!r}; configured: {known}")
         return self.models[name]
+
+    def with_source(self, model: str, source: str) -> Settings:
+        """The same settings with a model's initial conditions taken from another configured source."""
+        self.configured_source(source)
+        changed = self.configured_model(model).model_copy(update={"source": source})
+        return self.model_copy(update={"models": {**self.models, model: changed}})
 
     def anchored(self, folder: Path) -> Settings:
         """The same settings with relative paths made absolute below a folder."""

@@ -17,6 +17,7 @@ from typing import Any
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.states import Crashed
 
@@ -128,7 +129,9 @@ def _key(cycle: Cycle, run: str, block: Block, steps: int, purpose: str, attempt
 
 def _find(client: SyncPrefectClient, key: str) -> FlowRun | None:
     runs = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key])), limit=1
+        flow_run_filter=FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key])),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=1,
     )
     return runs[0] if runs else None
 

@@ -24,14 +24,11 @@ from infra.object_store import ObjectStore
 from tasks.rollout import ProgressCallback, RolloutProgress
 
 _LOG = logging.getLogger(__name__)
-HEARTBEAT_SECONDS = 15.0
 _ARTIFACT_EVERY = 4
 
 
 @contextmanager
-def reported(
-    store: ObjectStore, key: str, *, block: int, seconds: float = HEARTBEAT_SECONDS
-) -> Iterator[ProgressCallback]:
+def reported(store: ObjectStore, key: str, *, block: int, seconds: float) -> Iterator[ProgressCallback]:
     """A progress callback whose latest call is reported at intervals while the body runs, and at its end.
 
     Args:

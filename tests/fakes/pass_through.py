@@ -7,9 +7,11 @@ arithmetic, so a wrong key, a double step, a lost frame or a mixed-up member cha
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -42,11 +44,19 @@ class PassThroughForecaster:
         resolution: grid spacing in degrees.
         step_seconds: how long a step lasts, to leave time for a test to kill the process.
         seed: stands for the weights.
+        diary: a file to which every process adds a line ``process member step time`` before each step.
     """
 
     family = "pass-through"
 
-    def __init__(self, *, resolution: float = 30.0, step_seconds: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        resolution: float = 30.0,
+        step_seconds: float = 0.0,
+        seed: int = 0,
+        diary: Path | None = None,
+    ) -> None:
         self.task = TASK
         self.grid = Grid(resolution=resolution)
         self.description = "pseudo-random pass-through model"
@@ -55,6 +65,7 @@ class PassThroughForecaster:
         self.advanced: list[tuple[int, int]] = []
         self._step_seconds = step_seconds
         self._seed = seed
+        self._diary = diary
 
     def initial_state(
         self, initial_condition: xr.Dataset, *, init_time: datetime, member: int, key: np.ndarray
@@ -71,6 +82,9 @@ class PassThroughForecaster:
 
     def _advance(self, state: RolloutState, statics: xr.Dataset) -> tuple[RolloutState, xr.Dataset]:
         self.advanced.append((state.member, state.step))
+        if self._diary is not None:
+            with open(self._diary, "a") as diary:
+                diary.write(f"{os.getpid()} {state.member} {state.step} {time.time()}\n")
         carried, this = np.asarray(jax.random.split(state.key), dtype=np.uint32)
         orography = _bits(statics["geopotential_at_surface"].values)
         fields = {}
@@ -137,4 +151,5 @@ def load(settings: ModelSettings, device: object) -> PassThroughForecaster:
         seed=int(options.get("seed", 0)),
         step_seconds=float(options.get("step_seconds", 0)),
         resolution=float(options.get("resolution", 30)),
+        diary=Path(options["diary"]) if "diary" in options else None,
     )

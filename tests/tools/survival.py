@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import signal
 import socket
@@ -20,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -97,11 +99,12 @@ def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: f
     chance = random.Random(seed)
     store, diary, configuration = _prepare(folder)
     began = time.monotonic()
-    with _services(folder, configuration) as (server, workers, start_worker), ExitStack() as open_files:
-        log = open_files.enter_context(open(folder / "controller.log", "ab"))
-        environment = child_environment(
-            **server.environment(), FOLDCAST_CONFIG=str(configuration), PYTHONPATH=str(ROOT)
-        )
+    with (
+        mock.patch.dict(os.environ, {"FOLDCAST_CONFIG": str(configuration), "PYTHONPATH": str(ROOT)}),
+        _services(folder) as (server, workers, start_worker),
+        open(folder / "controller.log", "ab") as log,
+    ):
+        environment = child_environment(**server.environment())
 
         def start_controller() -> subprocess.Popen[bytes]:
             command = [sys.executable, "-m", "tests.tools.survival", "--control"]
@@ -166,17 +169,16 @@ def _prepare(folder: Path) -> tuple[ObjectStore, Path, Path]:
 
 
 @contextmanager
-def _services(folder: Path, configuration: Path) -> Iterator[tuple]:
+def _services(folder: Path) -> Iterator[tuple]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = LocalServer(home=folder / "prefect", port=port)
     with ExitStack() as stack:
         stack.enter_context(running_server(server))
-        environment = child_environment(**server.environment(), PYTHONPATH=str(ROOT))
         subprocess.run(
-            [sys.executable, "-m", "tests.tools.survival", "--deploy", str(configuration)],
-            env=environment,
+            [sys.executable, "-m", "tests.tools.survival", "--deploy"],
+            env=child_environment(**server.environment()),
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,
@@ -294,7 +296,7 @@ def _control() -> None:
 def main() -> None:
     """Many random sequences, or one of the processes of a single one."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--deploy", type=Path)
+    parser.add_argument("--deploy", action="store_true")
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
