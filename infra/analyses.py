@@ -1,7 +1,7 @@
 """Raw and regridded analyses in the object store: fetched once, read whole or not at all.
 
-Raw files have a manifest that is written last. Regridded fields are one Zarr group; a marker beside it, written
-last, carries their checksum. What lacks its manifest or marker does not exist for a reader.
+Raw files have a manifest that is written last. Regridded fields are one Zarr group; a marker beside it,
+written last, carries their checksum. What lacks its manifest or marker does not exist for a reader.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def store_raw(store: ObjectStore, source: Source, request: FieldRequest, files: 
     entries = []
     for file in files:
         prefix = layout.raw(source.name, request.valid_time, f"files/{file.path.name}")
-        if not store.is_local:
-            for path in files_of(file.path):
-                inner = "" if path == file.path else f"/{path.relative_to(file.path).as_posix()}"
+        for path in files_of(file.path):
+            inner = "" if path == file.path else f"/{path.relative_to(file.path).as_posix()}"
+            if not (store.is_local and path.resolve() == Path(store.path(f"{prefix}{inner}")).resolve()):
                 store.write(f"{prefix}{inner}", path.read_bytes())
         entries.append({**asdict(file), "path": prefix})
     key = raw_manifest_key(source.name, request)

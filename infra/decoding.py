@@ -13,12 +13,14 @@ import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from infra.errors import InvalidFieldError, MissingDataError
 from infra.field_files import read_fields
+from infra.grib import decode
 from infra.grib_program import INVALID_FIELD
 from infra.settings import child_environment
 from infra.sources.source import FieldRequest, RawFile
@@ -78,17 +80,21 @@ def decode_isolated(
             return dataset.load()
 
 
-def decode_files(files: Sequence[RawFile], request: FieldRequest, *, grid: Grid) -> xr.Dataset:
+def decode_files(
+    files: Sequence[RawFile], request: FieldRequest, *, grid: Grid, trusted: bool = False
+) -> xr.Dataset:
     """All of a request from the raw files of one fetch.
 
     Args:
         files: what ``Source.fetch`` returned.
         request: what must come out.
         grid: where spherical harmonics, should there be any, are evaluated.
+        trusted: GRIB is decoded in this process; for files that Foldcast wrote itself.
 
     Returns:
         float32 Dataset of exactly the requested variables and levels at the requested time (``time`` of size
-        1), on the source's grid; statics without time. ``attrs["messages"]`` (JSON): every raw message's sha256.
+        1), on the source's grid; statics without time. ``attrs["messages"]`` (JSON): every raw message's
+        sha256 and experiment version.
 
     Raises:
         MissingDataError: a variable or level did not come; names each.
@@ -97,20 +103,25 @@ def decode_files(files: Sequence[RawFile], request: FieldRequest, *, grid: Grid)
     parts = []
     grib = [file.path for file in files if file.format == "grib"]
     if grib:
-        parts.append(
-            decode_isolated(
-                grib,
-                variables=request.variables,
-                levels=request.levels or None,
-                valid_times=[request.valid_time],
-                spectral_grid=grid,
-            )
-        )
+        wanted: dict[str, Any] = {
+            "variables": request.variables,
+            "levels": request.levels or None,
+            "valid_times": [request.valid_time],
+        }
+        if trusted:
+            parts.append(decode(grib, **wanted))
+        else:
+            parts.append(decode_isolated(grib, **wanted, spectral_grid=grid))
     for file in files:
         if file.format != "grib":
-            fields = read_fields(file.path, file.format)
-            fields.attrs["messages"] = json.dumps([{"field": file.path.name, "sha256": file.sha256[0]}])
-            parts.append(fields)
+            fields = read_fields(file.path, file.format, valid_time=request.valid_time)
+            entry = {
+                "field": file.path.name,
+                "valid_time": f"{request.valid_time:%Y%m%dT%HZ}",
+                "experiment": fields.attrs.get("experiment", ""),
+                "sha256": file.sha256[0],
+            }
+            parts.append(fields.assign_attrs(messages=json.dumps([entry])))
     return _merged([_requested(part, request) for part in parts], request)
 
 

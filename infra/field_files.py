@@ -6,6 +6,7 @@ example datasets (``batch, time, level, lat, lon`` with ``datetime``).
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -59,23 +60,27 @@ _UNITS = {  # (as written, canonical) → (factor, offset)
 _SAME_UNITS = {"(0 - 1)": "1", "dimensionless": "1", "": ""}
 
 
-def read_fields(path: Path | str, file_format: Literal["netcdf", "zarr"]) -> xr.Dataset:
+def read_fields(
+    path: Path | str, file_format: Literal["netcdf", "zarr"], *, valid_time: datetime | None = None
+) -> xr.Dataset:
     """The known variables of a file.
 
     Args:
         path: a NetCDF file or a Zarr folder.
         file_format: which.
+        valid_time: read that time alone (and what has no time); default: all.
 
     Returns:
         float32 Dataset with dims (time, [level,] latitude, longitude), statics without time, other variables
         left out; coordinates in the file's own order; accumulations as they are named in the file.
+        ``attrs["experiment"]``: ERA5's experiment version (0001 final, 0005 ERA5T), if the file says it.
 
     Raises:
         InvalidFieldError: the file cannot be read, has no known variable, or units that are not understood.
     """
     try:
         with xr.open_dataset(path, engine=_engine(Path(path), file_format)) as opened:
-            return canonical(opened, where=str(path)).load()
+            return canonical(opened, where=str(path), valid_time=valid_time).load()
     except InvalidFieldError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -89,9 +94,10 @@ def _engine(path: Path, file_format: str) -> str:
         return "scipy" if file.read(3) == b"CDF" else "h5netcdf"  # the classic format has no HDF5 inside
 
 
-def canonical(dataset: xr.Dataset, *, where: str) -> xr.Dataset:
+def canonical(dataset: xr.Dataset, *, where: str, valid_time: datetime | None = None) -> xr.Dataset:
     """Rename, convert and order what is known in a Dataset; see ``read_fields``."""
-    dataset = _axes(dataset)
+    dataset = _at(_axes(dataset), valid_time)
+    experiment = _experiment(dataset)
     known: dict[str, xr.DataArray] = {}
     for name in map(str, dataset.data_vars):
         array = dataset[name]
@@ -104,12 +110,31 @@ def canonical(dataset: xr.Dataset, *, where: str) -> xr.Dataset:
         elif long_name not in STATICS and "time" not in array.dims and "time" in dataset.coords:
             array = array.expand_dims("time")
         order = [dim for dim in ("time", "number", "level") if dim in array.dims]
-        known[long_name] = array.transpose(..., *order, "latitude", "longitude").astype(np.float32)
+        axes = [*order, "latitude", "longitude"]
+        array = array.drop_vars([name for name in array.coords if name not in axes])
+        known[long_name] = array.transpose(..., *axes).astype(np.float32)
     if not known:
         raise InvalidFieldError(
             f"{where}: no known variable; it has {', '.join(sorted(map(str, dataset.data_vars)))}"
         )
-    return xr.Dataset(known, attrs={"grid": ""})
+    return xr.Dataset(known, attrs={"grid": "", "experiment": experiment})
+
+
+def _at(dataset: xr.Dataset, valid_time: datetime | None) -> xr.Dataset:
+    """Only that time, before anything is loaded: archives hold years."""
+    if valid_time is None or "time" not in dataset.coords:
+        return dataset
+    wanted = np.datetime64(valid_time.astimezone(UTC).replace(tzinfo=None), "ns")
+    found = np.flatnonzero(np.atleast_1d(dataset["time"].values) == wanted)
+    if "time" not in dataset.dims:
+        return dataset if found.size else dataset.drop_vars(list(dataset.data_vars))
+    return dataset.isel(time=found) if found.size else dataset.drop_dims("time")
+
+
+def _experiment(dataset: xr.Dataset) -> str:
+    if "expver" in dataset.coords and dataset["expver"].ndim <= 1:
+        return ",".join(sorted({str(version) for version in np.atleast_1d(dataset["expver"].values)}))
+    return str(dataset.attrs.get("experiment", ""))
 
 
 def _axes(dataset: xr.Dataset) -> xr.Dataset:

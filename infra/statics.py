@@ -53,7 +53,7 @@ def prepare_statics(
         raise MissingDataError(f"source {source.name!r} has no statics: {'; '.join(lacking)}")
     with TemporaryDirectory(prefix="foldcast-statics-") as folder:
         files = source.fetch(wanted, Path(folder))
-        decoded = decode_files(files, wanted, grid=grid)
+        decoded = decode_files(files, wanted, grid=grid, trusted=source.kind == "nature-run")
     fields = regrid(decoded, grid, method=method, cache=cache)
     fields.attrs["source"] = source.name
     write_analysis(store, key, fields)

@@ -46,7 +46,8 @@ def regrid_analysis(
         key = layout.analysis(manifest["source"], request.valid_time, grid.resolution, how)
         if has_analysis(store, key):
             return key
-        decoded = decode_files(files, request, grid=grid)
+        own = manifest["kind"] == "nature-run"
+        decoded = decode_files(files, request, grid=grid, trusted=own)
     fields = regrid(decoded, grid, method=method, cache=cache)
     fields.attrs |= {
         "source": manifest["source"],

@@ -23,6 +23,9 @@ SourceKind = Literal["hres", "era5", "gfs", "nature-run"]
 
 RawFormat = Literal["grib", "netcdf", "zarr"]
 
+AUXILIARY_VARIABLES = {"skin_temperature": "K", "sea_ice_cover": "1"}
+"""Variables no model takes, but from which one can be made, with their units."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRequest:
@@ -30,7 +33,7 @@ class FieldRequest:
 
     Args:
         valid_time: time-zone aware, on a whole hour; stored in UTC.
-        variables: long names (statics and accumulated precipitation included), distinct.
+        variables: long names (statics, accumulated precipitation and auxiliary variables included), distinct.
         levels: hPa, ascending; may be empty if no variable lies on levels.
     """
 
@@ -45,7 +48,7 @@ class FieldRequest:
         if utc != utc.replace(minute=0, second=0, microsecond=0):
             raise ValueError(f"valid_time: expected a whole hour, got {self.valid_time.isoformat()}")
         object.__setattr__(self, "valid_time", utc)
-        unknown = [name for name in self.variables if name not in VARIABLES]
+        unknown = [name for name in self.variables if name not in (*VARIABLES, *AUXILIARY_VARIABLES)]
         if unknown or not self.variables or len(set(self.variables)) != len(self.variables):
             raise ValueError(f"variables: expected distinct known long names, got {self.variables}")
         if list(self.levels) != sorted(set(self.levels)) or any(level <= 0 for level in self.levels):
@@ -56,7 +59,7 @@ class FieldRequest:
     @property
     def on_levels(self) -> tuple[str, ...]:
         """The requested variables that lie on pressure levels."""
-        return tuple(name for name in self.variables if VARIABLES[name].on_levels)
+        return tuple(name for name in self.variables if name in VARIABLES and VARIABLES[name].on_levels)
 
     @property
     def digest(self) -> str:
