@@ -21,9 +21,16 @@ def event_name(event: CycleEvent) -> str:
 
 
 def raise_event(event: CycleEvent, cycle: Cycle, **payload: Any) -> None:
-    """Raise an event of a cycle; payload values must be JSON and hold no secrets."""
-    from prefect.events import emit_event  # imports the whole orchestration client
+    """Raise an event of a cycle; payload values must be JSON and hold no secrets.
 
+    Outside a flow run and without a server there is nobody to tell, and nothing happens.
+    """
+    from prefect.context import FlowRunContext  # these import the whole orchestration client
+    from prefect.events import emit_event
+    from prefect.settings import get_current_settings
+
+    if FlowRunContext.get() is None and get_current_settings().api.url is None:
+        return
     emit_event(
         event=event_name(event),
         resource={

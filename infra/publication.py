@@ -158,6 +158,23 @@ def upload_folder(
         return dict(zip(names, pool.map(put, names), strict=True))
 
 
+def verify_sizes(
+    store: ObjectStore, prefix: str, files: Mapping[str, FileRecord], *, retry: RetryPolicy = RETRY
+) -> None:
+    """Check by one listing that all objects are there and whole.
+
+    Raises:
+        PublicationError: objects are missing or of another size.
+    """
+    sizes = retry.run(lambda: store.sizes(prefix))
+    wrong = [name for name, record in files.items() if sizes.get(f"{prefix}{name}") != record.size]
+    if wrong:
+        raise PublicationError(
+            f"{store.url(prefix)}: {len(wrong)} of {len(files)} objects are not there or not whole, first "
+            f"{wrong[0]}: expected {files[wrong[0]].size} bytes, got {sizes.get(prefix + wrong[0])}"
+        )
+
+
 def verify_files(
     store: ObjectStore, prefix: str, files: Mapping[str, FileRecord], *, retry: RetryPolicy = RETRY
 ) -> None:
@@ -189,10 +206,13 @@ def verify_files(
         )
 
 
-def make_visible(store: ObjectStore, manifest: Manifest, *, retry: RetryPolicy = RETRY) -> Manifest:
+def make_visible(
+    store: ObjectStore, manifest: Manifest, *, replace: bool = False, retry: RetryPolicy = RETRY
+) -> Manifest:
     """Publish verified products; returns the cycle's manifest, which is another attempt's if that was first.
 
-    Calling it again, or from several processes at once, changes nothing more.
+    Calling it again, or from several processes at once, changes nothing more. With ``replace`` it takes the
+    place of an earlier attempt, whose products stay for readers who are at it until the cycle is removed.
 
     Raises:
         TransientSourceError: the store kept failing; whether the cycle is visible is then not known here, but
@@ -201,7 +221,10 @@ def make_visible(store: ObjectStore, manifest: Manifest, *, retry: RetryPolicy =
     key = layout.cycle_manifest(manifest.cycle)
 
     def settle() -> Manifest:
-        store.create(key, manifest.to_json())  # its answer may be lost, so what lies there decides
+        if replace:
+            update(store, key, lambda _: manifest.to_json())
+        else:
+            store.create(key, manifest.to_json())  # its answer may be lost, so what lies there decides
         return read_manifest(store, manifest.cycle)
 
     published = retry.run(settle)
@@ -226,7 +249,7 @@ def read_manifest(store: ObjectStore, cycle: Cycle) -> Manifest:
 
 
 def advance_latest(store: ObjectStore, manifest: Manifest) -> None:
-    """Let ``latest.json`` point to this cycle, unless it points to a later one."""
+    """Let ``latest.json`` point to this manifest's products, unless it points to a later cycle."""
     pointer = {
         "format": FORMAT,
         "model": manifest.cycle.model,
@@ -237,7 +260,7 @@ def advance_latest(store: ObjectStore, manifest: Manifest) -> None:
     }
 
     def change(current: bytes | None) -> bytes | None:
-        if current is not None and _pointed_at(current) >= manifest.cycle.init_time:
+        if current is not None and _pointed_at(current) > manifest.cycle.init_time:
             return None
         return json.dumps(pointer, indent=1).encode()
 
