@@ -34,7 +34,7 @@ _ACCUMULATED = {
     "total_precipitation_6hr": timedelta(hours=6),
     "total_precipitation_12hr": timedelta(hours=12),
 }
-_AUXILIARY_UNITS = {"skin_temperature": "K", "sea_ice_cover": "1"}
+_AUXILIARY_UNITS = {"skin_temperature": "K", "sea_ice_cover": "1", RELATIVE_HUMIDITY: "%"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,8 @@ def decode(
         levels: hPa; default all whole levels there are.
         valid_times: aware; default all.
         spectral: transforms spherical harmonics to a grid; without it spectral messages are refused.
-        keep_unknown: also read what is none of our variables, named ``{shortName}_{typeOfLevel}_{level}``,
-            in the message's own units.
+        keep_unknown: also keep relative humidity and what is none of our variables, named
+            ``{shortName}_{typeOfLevel}_{level}``, in the message's own units.
         threads: fields unpacked at once.
 
     Returns:
@@ -90,7 +90,8 @@ def decode(
         longitude of each point; time is valid time (datetime64[ns], UTC), level ascending hPa (int), latitude
         ascending, longitude 0…360 ascending; statics without time. Combinations for which there is no message
         are NaN and listed in ``attrs["absent"]``. ``attrs["messages"]`` (JSON) gives the sha256 of every raw
-        message used, with its experiment version; ``attrs["grid"]`` names a Gaussian or HEALPix grid.
+        message used, with its experiment version; ``attrs["grid"]`` names a Gaussian or HEALPix grid;
+        ``attrs["unused_accumulations"]`` lists precipitation that adds up to no wanted interval.
 
     Raises:
         InvalidFieldError: a damaged file or message, two different messages for the same field, several
@@ -108,15 +109,18 @@ def decode(
     by_key = dict(zip(chosen, arrays))
     parts = dict(zip(accumulations, arrays[len(chosen) :]))
     used = {key: [field] for key, field in chosen.items()}
-    humidity_derived = _derive_humidity(by_key, used, variables)
+    humidity_derived = _derive_humidity(by_key, used, variables, keep_unknown)
     _derive_accumulations(by_key, used, parts, accumulations, variables, valid_times)
     if not by_key:
         raise InvalidFieldError(
             f"{_names(files)}: no variable can be made of these fields; precipitation intervals there are "
-            f"{[f'{s:%dT%HZ}–{e:%dT%HZ}' for s, e, _ in sorted(accumulations)]}"
+            f"{', '.join(sorted(map(_interval, accumulations)))}"
         )
+    spare = sorted({_interval(interval) for interval in accumulations} - _intervals(used))
     dataset = _assemble(by_key, grid)
     dataset.attrs["messages"] = json.dumps(_message_list(used))
+    if spare:
+        dataset.attrs["unused_accumulations"] = json.dumps(spare)
     if humidity_derived:
         dataset["specific_humidity"].attrs["derivation"] = HUMIDITY_RULE
     return dataset
@@ -232,12 +236,18 @@ def _unpack(
 
 
 def _derive_humidity(
-    arrays: dict[_Key, np.ndarray], used: dict[_Key, list[_Field]], variables: Collection[str] | None
+    arrays: dict[_Key, np.ndarray],
+    used: dict[_Key, list[_Field]],
+    variables: Collection[str] | None,
+    keep_relative: bool,
 ) -> bool:
     """Specific humidity where only relative humidity is there; drop what was read for it alone."""
     derived = False
     for key in [key for key in arrays if key[0] == RELATIVE_HUMIDITY]:
-        relative, source = arrays.pop(key), used.pop(key)
+        if not keep_relative:
+            relative, source = arrays.pop(key), used.pop(key)
+        else:
+            relative, source = arrays[key], used[key]
         _, level, time, number = key
         target = ("specific_humidity", level, time, number)
         temperature = ("temperature", level, time, number)
@@ -288,7 +298,7 @@ def _assemble(arrays: dict[_Key, np.ndarray], grid: SourceGrid) -> xr.Dataset:
         if name in STATICS:
             data[name] = (horizontal, arrays.pop((name, 0, datetime.min, 0)))
             continue
-        on_levels = VARIABLES[name].on_levels if name in VARIABLES else False
+        on_levels = name == RELATIVE_HUMIDITY or (name in VARIABLES and VARIABLES[name].on_levels)
         own_levels = levels if on_levels else [0]
         cube = np.full((len(times), len(numbers), len(own_levels), *grid.shape), np.nan, dtype=np.float32)
         for i, time in enumerate(times):
@@ -346,6 +356,20 @@ def _message_list(used: dict[_Key, list[_Field]]) -> list[dict[str, object]]:
         for field in sources
     }
     return list(entries.values())
+
+
+def _interval(interval: _IntervalKey) -> str:
+    start, end, member = interval
+    return f"{start:%Y%m%dT%HZ} to {end:%Y%m%dT%HZ}, member {member}"
+
+
+def _intervals(used: dict[_Key, list[_Field]]) -> set[str]:
+    return {
+        _interval((*field.header.accumulation, field.header.number))
+        for sources in used.values()
+        for field in sources
+        if field.header.accumulation
+    }
 
 
 def _listed(wanted: Collection[object] | None) -> str:

@@ -1,8 +1,8 @@
 """ERA5 from the Copernicus Climate Data Store as GRIB, by its retrieve API.
 
 https://cds.climate.copernicus.eu/how-to-api: a request is posted, becomes a job, and its result is one GRIB
-file. Only what is not already in the folder is asked for. Final ERA5 (experiment 0001) and ERA5T (0005) come in
-one file and are told apart in every message.
+file. Only what is not already in the folder is asked for. Final ERA5 (experiment 0001) and ERA5T (0005) come
+in one file and are told apart in every message.
 """
 
 from __future__ import annotations
