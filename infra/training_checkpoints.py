@@ -1,0 +1,86 @@
+"""Checkpoints of a training in progress, kept by Orbax: the whole state, and what it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+
+from infra.errors import CheckpointMismatchError
+
+State = TypeVar("State")
+_FINGERPRINT = "fingerprint"
+
+
+class TrainingCheckpoints:
+    """The checkpoints of one training in one folder; to be closed, or used in a ``with`` statement.
+
+    Args:
+        folder: where they lie; made if absent.
+        fingerprint: of everything that decides a parameter of this training.
+        keep: how many of the newest are kept.
+    """
+
+    def __init__(self, folder: Path, *, fingerprint: str, keep: int = 2) -> None:
+        self._folder = folder.resolve()
+        self._fingerprint = fingerprint
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, enable_async_checkpointing=False, create=True, single_host_load_and_broadcast=False
+            ),
+            item_names=("state", "about"),
+        )
+
+    def __enter__(self) -> TrainingCheckpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is being written and release the folder."""
+        self._manager.close()
+
+    def newest(self) -> int | None:
+        """Number of the update the newest checkpoint goes on with; None if there is none."""
+        update = self._manager.latest_step()
+        return None if update is None else int(update)
+
+    def save(self, update: int, state: Any) -> None:
+        """Keep a state whose next update is ``update``; seen by readers only when it is whole."""
+        self._manager.save(
+            update,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave({_FINGERPRINT: self._fingerprint})
+            ),
+        )
+
+    def restore(self, like: State) -> State | None:
+        """The newest state, bit for bit as it was saved; None if there is none.
+
+        Args:
+            like: a state of the same structure, shapes and types.
+
+        Raises:
+            CheckpointMismatchError: the checkpoint belongs to another training.
+        """
+        update = self.newest()
+        if update is None:
+            return None
+        about = self._manager.restore(update, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        if about.get(_FINGERPRINT) != self._fingerprint:
+            raise CheckpointMismatchError(
+                f"{self._folder}: expected checkpoints of training {self._fingerprint}, got those of "
+                f"{about.get(_FINGERPRINT)}; give this training another folder"
+            )
+        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        restored: State = self._manager.restore(
+            update, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
+        )["state"]
+        return restored
