@@ -25,13 +25,14 @@ from infra.dataset_checksum import dataset_sha256
 from infra.errors import FoldcastError, IncompleteCycleError
 from infra.events import raise_event
 from infra.forecast_store import create_forecast_store
+from infra.initial_conditions import load_initial_condition
 from infra.manifests import RunDescription
 from infra.settings import Settings, load_settings
 from infra.version import code_version
 from model.cycle import Block, Cycle, parse_init_time, plan_blocks
 from tasks.blocks import BlockRefusedError, HandOut, compute_block_elsewhere
 from tasks.gather import Gathered, gather_members, require_enough, save_ensemble_manifest
-from tasks.models import load_initial_condition, load_models
+from tasks.models import cache_folder, load_models, statistics_sha256
 from tasks.rollout import LoadedModels, ProgressCallback
 
 
@@ -82,7 +83,7 @@ def forecast_ensemble(
     model = settings.configured_model(cycle.model)
     members, steps = members or model.members, steps or model.steps
     store = settings.store.open()
-    models = load_models(model)
+    models = load_models(model, cache=cache_folder(settings))
     description = describe_run(cycle, settings, models)
     description.save(store)
     create_forecast_store(
@@ -153,10 +154,11 @@ def describe_run(cycle: Cycle, settings: Settings, models: LoadedModels) -> RunD
     """Everything that will decide a value of this run."""
     model = settings.configured_model(cycle.model)
     key = layout.initial_condition(cycle)
-    initial_condition = load_initial_condition(settings.store.open(), key)
+    initial_condition = load_initial_condition(settings.store.open(), cycle)
     return RunDescription(
         cycle=cycle,
         model_sha256=models[0].sha256,
+        statistics_sha256=statistics_sha256(model, cache=cache_folder(settings)),
         initial_condition=key,
         initial_condition_sha256=dataset_sha256(initial_condition),
         seed=model.seed,

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from prefect import flow
 
 from infra import layout
+from infra.dataset_checksum import dataset_sha256
+from infra.errors import CheckpointMismatchError
+from infra.initial_conditions import load_initial_condition
 from infra.manifests import MemberManifest, load_run_description
 from infra.settings import Settings, load_settings
 from model.cycle import Cycle, parse_init_time
-from tasks.models import load_initial_condition, load_models, member_starter, statics_of
+from tasks.models import cache_folder, load_models, member_starter, statics_of, statistics_sha256
 from tasks.report_progress import reported
 from tasks.rollout import LoadedModels, ProgressCallback, RolloutOptions, compute_members
 
@@ -43,15 +46,27 @@ def run_block(
         watched: whether the process ends itself when a step makes no progress within the model's limit.
 
     Raises:
-        CheckpointMismatchError: this worker's model is not the run's.
+        CheckpointMismatchError: this worker's model or the stored initial condition is not the run's.
         StoreError: the run's description or initial condition is missing.
         TransientSourceError: the store kept failing.
     """
     store = settings.store.open()
     model = settings.configured_model(cycle.model)
     description = load_run_description(store, cycle, run)
-    initial_condition = load_initial_condition(store, description.initial_condition)
-    models = models or load_models(model)
+    initial_condition = load_initial_condition(store, cycle)
+    found = dataset_sha256(initial_condition)
+    if found != description.initial_condition_sha256:
+        raise CheckpointMismatchError(
+            f"{cycle}: run {run} starts from initial condition {description.initial_condition_sha256[:12]}…, "
+            f"the stored one is {found[:12]}…"
+        )
+    statistics = statistics_sha256(model, cache=cache_folder(settings))
+    if statistics != description.statistics_sha256:
+        raise CheckpointMismatchError(
+            f"{cycle}: run {run} was planned with statistics {description.statistics_sha256[:12]}…, "
+            f"this worker has {statistics[:12]}…"
+        )
+    models = models or load_models(model, cache=cache_folder(settings))
     return compute_members(
         models,
         store=store,

@@ -27,6 +27,7 @@ class RunDescription:
     Args:
         cycle: model name and init_time.
         model_sha256: of the params file.
+        statistics_sha256: of the normalisation statistics.
         initial_condition: key of the stored initial condition.
         initial_condition_sha256: of its contents.
         seed: configured seed.
@@ -39,6 +40,7 @@ class RunDescription:
 
     cycle: Cycle
     model_sha256: str
+    statistics_sha256: str
     initial_condition: str
     initial_condition_sha256: str
     seed: int

@@ -42,10 +42,11 @@ def memory_use(devices: list[Any] | tuple[Any, ...] = ()) -> MemoryUse:
     """
     statistics = [device.memory_stats() for device in devices]
     known = [s for s in statistics if s]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    resident = psutil.Process().memory_info().rss
     return MemoryUse(
-        host_bytes=psutil.Process().memory_info().rss,
-        peak_host_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        host_bytes=resident,
+        peak_host_bytes=max(peak, resident),  # the kernel counts the two in different ways
         device_bytes=max((s["bytes_in_use"] for s in known), default=None),
         peak_device_bytes=max((s["peak_bytes_in_use"] for s in known), default=None),
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from infra.checkpoint_files import read_checkpoint, read_statistics
+from infra.dataset_checksum import dataset_sha256
 from infra.errors import StoreError, UnknownOptionError
+from infra.graph_cache import graph_cache
+from infra.jax_runtime import enable_compilation_cache
 from infra.manifests import RunDescription
-from infra.object_store import ObjectStore
-from infra.settings import ModelSettings
+from infra.settings import ModelSettings, Settings
 from model.cycle import Cycle
 from model.rollout.rng import base_key, member_key
 from model.rollout.state import RolloutState
@@ -20,8 +25,15 @@ if TYPE_CHECKING:
     from model.forecaster import Forecaster
 
 
-def load_models(settings: ModelSettings, *, devices: int | None = None) -> list[Forecaster]:
+def load_models(
+    settings: ModelSettings, *, cache: Path | None = None, devices: int | None = None
+) -> list[Forecaster]:
     """The model, loaded once for each local device (or for the first ``devices`` of them).
+
+    Args:
+        settings: of the model.
+        cache: folder for compiled programs, graphs and remote files; None keeps nothing.
+        devices: how many local devices at most.
 
     Raises:
         UnknownOptionError: ``loader`` names no function.
@@ -29,21 +41,28 @@ def load_models(settings: ModelSettings, *, devices: int | None = None) -> list[
     """
     import jax
 
-    load = _loader(settings.loader) if settings.loader else _load_published
     local = jax.local_devices()[:devices]
-    return [load(settings, device) for device in local]
+    if settings.loader is not None:
+        load = _loader(settings.loader)
+        return [load(settings, device) for device in local]
+    if cache is not None:
+        enable_compilation_cache(cache / "programs")
+    return [_load_published(settings, device, cache) for device in local]
 
 
-def load_initial_condition(store: ObjectStore, key: str) -> xr.Dataset:
-    """A stored initial condition in memory.
+def cache_folder(settings: Settings) -> Path:
+    """Where this machine keeps compiled programs, graphs and remote files."""
+    return Path(settings.run.cache).expanduser()
 
-    Raises:
-        StoreError: there is none.
-    """
-    try:
-        return xr.open_zarr(store.zarr(key, read_only=True), chunks=None, consolidated=False).load()
-    except (FileNotFoundError, KeyError) as error:
-        raise StoreError(f"initial condition {store.url(key)}: could not be opened: {error}") from error
+
+def statistics_sha256(settings: ModelSettings, *, cache: Path) -> str:
+    """sha256 over the contents of a model's normalisation statistics; empty for a family not built in."""
+    if settings.loader is not None:
+        return ""
+    statistics = read_statistics(settings.statistics, cache=cache)
+    parts = [statistics.mean, statistics.stddev, statistics.diffs_stddev, statistics.minimum]
+    checksums = ["" if part is None else dataset_sha256(part) for part in parts]
+    return hashlib.sha256(" ".join(checksums).encode()).hexdigest()
 
 
 def member_starter(
@@ -80,15 +99,16 @@ def _loader(name: str) -> Callable[[ModelSettings, object], Forecaster]:
         raise UnknownOptionError(f"loader: expected 'module:function', got {name!r}: {error}") from error
 
 
-def _load_published(settings: ModelSettings, device: object) -> Forecaster:
-    from infra.checkpoint_files import read_checkpoint, read_statistics
+def _load_published(settings: ModelSettings, device: object, cache: Path | None) -> Forecaster:
     from model.forecaster import load_forecaster
 
+    remote = {} if cache is None else {"cache": cache}
     return load_forecaster(
-        read_checkpoint(settings.checkpoint),
-        read_statistics(settings.statistics),
+        read_checkpoint(settings.checkpoint, **remote),
+        read_statistics(settings.statistics, **remote),
         precision=settings.precision,
         attention=settings.attention,
         members_per_program=settings.members_per_program,
+        graphs=graph_cache(cache / "graphs") if cache is not None else None,
         device=device,
     )

@@ -145,7 +145,7 @@ def initial_condition(init_time: datetime, *, resolution: float = 30.0, seed: in
 
 
 def load(settings: ModelSettings, device: object) -> PassThroughForecaster:
-    """What ``ModelSettings.loader`` names; ``checkpoint`` is e.g. ``pass-through?seed=0&step_seconds=0.5``."""
+    """What ``ModelSettings.loader`` names; ``checkpoint`` is e.g. ``pass-through?seed=0&step_seconds=1``."""
     options = dict(pair.split("=") for pair in settings.checkpoint.partition("?")[2].split("&") if pair)
     return PassThroughForecaster(
         seed=int(options.get("seed", 0)),

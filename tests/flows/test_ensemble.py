@@ -14,6 +14,7 @@ import xarray as xr
 from flows import ensemble
 from flows.ensemble import EnsembleResult, forecast_ensemble
 from infra import layout
+from infra.analyses import write_analysis
 from infra.errors import IncompleteCycleError, StoreError, TransientSourceError
 from infra.forecast_store import chunk_key, open_forecast
 from infra.object_store import ObjectStore
@@ -42,9 +43,8 @@ def configure(root: Path, **changes: Any) -> Settings:
 
 
 def store_initial_condition(store: ObjectStore, seed: int = 0) -> None:
-    initial_condition(CYCLE.init_time, seed=seed).to_zarr(
-        store.zarr(layout.initial_condition(CYCLE)), mode="w", zarr_format=3, consolidated=False
-    )
+    condition = initial_condition(CYCLE.init_time, seed=seed)
+    write_analysis(store, layout.initial_condition(CYCLE), condition)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def describe(forecaster: PassThroughForecaster, **changes: Any) -> RunDescriptio
         **{
             "cycle": CYCLE,
             "model_sha256": forecaster.sha256,
+            "statistics_sha256": "",
             "initial_condition": layout.initial_condition(CYCLE),
             "initial_condition_sha256": "0" * 64,
             "seed": 0,

@@ -28,6 +28,7 @@ import psutil
 
 from flows.ensemble import forecast_ensemble
 from infra import layout
+from infra.analyses import write_analysis
 from infra.forecast_store import open_forecast
 from infra.local_services import LocalServer, running_server, running_worker
 from infra.manifests import load_member_manifest
@@ -148,9 +149,7 @@ def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: f
 
 def _prepare(folder: Path) -> tuple[ObjectStore, Path, Path]:
     store = ObjectStore(root=str(folder / "store"))
-    initial_condition(CYCLE.init_time).to_zarr(
-        store.zarr(layout.initial_condition(CYCLE)), mode="w", zarr_format=3, consolidated=False
-    )
+    write_analysis(store, layout.initial_condition(CYCLE), initial_condition(CYCLE.init_time))
     diary = folder / "diary.txt"
     diary.touch()
     configuration = folder / "foldcast.toml"
@@ -246,9 +245,7 @@ def _examine(
         block_size=MEMBERS,
     )
     quiet = ObjectStore(root=str(folder / "quiet"))
-    initial_condition(CYCLE.init_time).to_zarr(
-        quiet.zarr(layout.initial_condition(CYCLE)), mode="w", zarr_format=3, consolidated=False
-    )
+    write_analysis(quiet, layout.initial_condition(CYCLE), initial_condition(CYCLE.init_time))
     settings = Settings(store=StoreSettings(root=quiet.root), models={"pass-through": model})
     expected = forecast_ensemble(CYCLE, settings)
     [got, want] = [open_forecast(s, expected.forecast_store).load() for s in (store, quiet)]
