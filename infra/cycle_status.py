@@ -96,8 +96,13 @@ def _cycles(store: ObjectStore, prefix: str, model: str) -> Iterator[Cycle]:
 
 
 def _reasons(store: ObjectStore, cycle: Cycle) -> tuple[str, ...]:
+    """Why the inputs or the products of a cycle were rejected."""
     reasons: list[str] = []
-    for key in store.list(layout.quarantine(cycle)):
-        if key.endswith(".json"):
+    prefix = layout.quarantine(cycle)
+    for key in store.list(prefix):
+        name = key.removeprefix(prefix)
+        if name == "initial-condition/reason.txt":
+            reasons += store.read(key).decode().splitlines()[1:]
+        elif name.endswith(".json") and "/" not in name:
             reasons += json.loads(store.read(key)).get("reasons", [])
     return tuple(reasons)

@@ -159,6 +159,14 @@ class ObjectStore:
             if not Path(path).name.startswith((_TEMPORARY_PREFIX, LOCK_PREFIX)):
                 yield path[base:]
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Size in bytes of all objects below a prefix (which ends with ``/``), by key."""
+        with translated(f"list {self.url(prefix)}"):
+            self.filesystem.invalidate_cache()
+            base = len(self._resolved[1]) + 1
+            found = self.filesystem.find(self.path(prefix), detail=True)
+        return {path[base:]: int(info["size"]) for path, info in found.items()}
+
     def folders(self, prefix: str) -> Sequence[str]:
         """Names directly below a prefix (which ends with ``/``) that are prefixes themselves, in order."""
         with translated(f"list {self.url(prefix)}"):

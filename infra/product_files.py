@@ -175,6 +175,10 @@ class ProductStore:
         """Mantissa bits of a product."""
         return self._by_name[name].kept_bits
 
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Dimensions of a product beside lead time, latitude and longitude."""
+        return self._by_name[name].dims
+
     def finish(self, **attrs: Any) -> None:
         """Add attributes and consolidate the metadata, so that a remote reader opens it in one request."""
         self._group.attrs.update(attrs)

@@ -7,10 +7,10 @@ ensemble: each member's chunk is read once, and stacks beyond the budget lie in 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,11 @@ from model.diagnostics.ensemble_products import (
     wind_speed,
 )
 from model.grid import Grid
+from tasks.climatology import ClimatologyAt
 from tasks.product_plan import ProductPlan, ProductUnit, product_fields
 
 DEFAULT_BUDGET = 1 << 30
 """Bytes of members' fields held in memory at once."""
-
-ClimatologyAt = Callable[[datetime], xr.Dataset]
-"""The climatological mean at a valid time, dims ([level,] latitude, longitude)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +154,8 @@ class _Pass:
                     f"member {int(at['member'])}, lead time {self.store.lead_times[lead_index]}, {name}: "
                     "expected a field, found only missing values"
                 )
+            if name.startswith("total_precipitation"):
+                values = np.maximum(values, 0.0)  # networks may fall slightly below; NaN stays
             inputs.append(values)
         rule = unit.quantity.rule
         if rule == "wind-speed":
@@ -237,15 +237,16 @@ class _Pass:
     def _write(self, name: str, lead_index: int, values: np.ndarray) -> None:
         rounded = round_mantissa(values, self.store.kept_bits(name))
         self.store.write(name, lead_index, rounded)
+        dims = self.store.dims(name)
         weights = np.broadcast_to(self.grid.area_weights()[:, np.newaxis], self.grid.shape)
-        layers = rounded.reshape(-1, *self.grid.shape)
-        for layer, field_values in enumerate(layers):
+        for layer, field_values in enumerate(rounded.reshape(-1, *self.grid.shape)):
             known = np.isfinite(field_values)
             some = field_values[known]
             self.statistics.append(
                 {
                     "product": name,
-                    "layer": layer,
+                    "level": self.store.levels[layer] if "level" in dims else 0,
+                    "quantile": self.store.quantiles[layer] if "quantile" in dims else np.nan,
                     "lead_hours": self._hours(lead_index),
                     "minimum": float(some.min()) if some.size else np.nan,
                     "maximum": float(some.max()) if some.size else np.nan,

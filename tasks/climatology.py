@@ -28,9 +28,8 @@ def load_climatology(location: str) -> xr.Dataset:
     except (OSError, ValueError) as error:
         raise StoreError(f"climatology {location}: could not be read: {error}") from error
     if COEFFICIENT not in climatology.dims:
-        raise StoreError(
-            f"climatology {location}: expected a dimension {COEFFICIENT!r}, got {sorted(map(str, climatology.dims))}"
-        )
+        dims = sorted(map(str, climatology.dims))
+        raise StoreError(f"climatology {location}: expected a dimension {COEFFICIENT!r}, got {dims}")
     return climatology
 
 

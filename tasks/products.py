@@ -203,7 +203,13 @@ def _fill(
         maps, plumes = draw_pictures(
             folder, forecast, plan, model=cycle.model, land=_land(store, cycle, forecast)
         )
-        page = {"maps": [asdict(series) for series in maps], "plumes": [asdict(plume) for plume in plumes]}
+        page = {
+            "maps": [
+                {"title": series.title, "images": {str(lead): path for lead, path in series.images.items()}}
+                for series in maps
+            ],
+            "plumes": [asdict(plume) for plume in plumes],
+        }
     return made.representative_member, page
 
 

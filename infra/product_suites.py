@@ -1,0 +1,190 @@
+"""The suites products are judged by before anybody sees them.
+
+They run over tables of statistics, as those of the initial conditions do: one row per product, level and lead
+time, and one per member, field and lead time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from infra.validation_suites import Check
+
+_RANGES = {
+    "2m_temperature": (170.0, 345.0),
+    "sea_surface_temperature": (260.0, 320.0),
+    "temperature": (150.0, 345.0),
+    "mean_sea_level_pressure": (85000.0, 111000.0),
+    "geopotential": (-12000.0, 260000.0),
+    "10m_wind_speed": (0.0, 100.0),
+    "wind_speed": (0.0, 200.0),
+    "specific_humidity": (-1e-3, 0.05),
+    "total_precipitation": (0.0, 5.0),
+}
+"""What a mean or quantile of a quantity can be anywhere on Earth, in its units (models do not forbid slightly
+negative humidity)."""
+
+
+def product_suite(products: list[str], *, members: int) -> list[Check]:
+    """Checks of the product table (see ``product_table``)."""
+    checks = [
+        Check(
+            name="no missing values",
+            severity="block",
+            column="missing_beyond_mask",
+            maximum=0,
+            reason="a product has holes that its variable does not have everywhere",
+        ),
+        *(
+            Check(
+                name="probabilities within 0 and 1",
+                severity="block",
+                column=column,
+                minimum=0,
+                maximum=1,
+                reason="a share of members cannot be outside",
+            )
+            for column in ("lowest_probability", "highest_probability")
+        ),
+        *(
+            Check(
+                name="quantiles ordered",
+                severity="block",
+                column=f"quantile_{column}",
+                not_below=f"lower_quantile_{column}",
+                reason="a higher quantile lies below a lower one",
+            )
+            for column in ("minimum", "mean", "maximum")
+        ),
+        Check(
+            name="spread positive",
+            severity="block",
+            column="spread",
+            minimum=0,
+            reason="a standard deviation cannot be negative",
+        ),
+    ]
+    for quantity, (lowest, highest) in _RANGES.items():
+        own = tuple(
+            name
+            for name in products
+            if name.startswith(quantity)
+            and not name.endswith("_standard_deviation")
+            and "anomaly" not in name
+        )
+        if own:
+            for column, bounds in (("minimum", {"minimum": lowest}), ("maximum", {"maximum": highest})):
+                checks.append(
+                    Check(
+                        name="physical range",
+                        severity="block",
+                        column=column,
+                        variables=own,
+                        reason="no such value was ever observed",
+                        **bounds,
+                    )
+                )
+    if members > 1:
+        checks.append(
+            Check(
+                name="spread grows",
+                severity="warn",
+                column="spread_growth",
+                minimum=0.5,
+                reason="the ensemble collapses: its spread halved between neighbouring lead times",
+            )
+        )
+    return checks
+
+
+def member_suite() -> list[Check]:
+    """Checks of the member table (see ``member_table``)."""
+    return [
+        Check(
+            name="members distinct",
+            severity="block",
+            column="copies",
+            maximum=1,
+            reason="two members hold the same values",
+        ),
+        Check(
+            name="no outlier",
+            severity="warn",
+            column="relative_distance",
+            maximum=9.0,
+            reason="its squared distance to the mean is far beyond the other members'",
+        ),
+        *(
+            Check(
+                name="mass of the air steady",
+                severity=severity,
+                column="pressure_drift",
+                minimum=-bound,
+                maximum=bound,
+                reason="the global mean sea level pressure drifts (Pa since the first step)",
+            )
+            for severity, bound in (("block", 1500.0), ("warn", 200.0))
+        ),
+        Check(
+            name="global mean steady",
+            severity="warn",
+            column="temperature_drift",
+            minimum=-3.0,
+            maximum=3.0,
+            reason="the global mean temperature drifts (K since the first step)",
+        ),
+    ]
+
+
+def product_table(statistics: pd.DataFrame) -> pd.DataFrame:
+    """The aggregate's statistics as a table that suites can judge.
+
+    Args:
+        statistics: columns product, level, quantile, lead_hours, minimum, maximum, mean, missing.
+    """
+    table = statistics.rename(columns={"product": "variable"}).copy()
+    name = table["variable"]
+    which = table["quantile"].map(lambda value: "" if np.isnan(value) else f", quantile {value:g}")
+    table["time"] = "+" + table["lead_hours"].astype(str) + " h" + which
+    table["spread"] = table["mean"].where(name.str.endswith("_standard_deviation"))
+    previous = _previous(table, by=["variable", "level"], along="lead_hours", column="spread")
+    growth = table["spread"] / previous.where(previous > 0)
+    table["spread_growth"] = growth.where(~name.str.startswith("total_precipitation_"))
+    is_quantile = name.str.endswith("_quantile")
+    for column in ("minimum", "mean", "maximum"):
+        own = table[column].where(is_quantile)
+        table[f"quantile_{column}"] = own
+        table[f"lower_quantile_{column}"] = _previous(
+            table, by=["variable", "lead_hours"], along="quantile", column=f"quantile_{column}"
+        )
+    is_probability = name.str.startswith("probability_")
+    table["lowest_probability"] = table["minimum"].where(is_probability)
+    table["highest_probability"] = table["maximum"].where(is_probability)
+    least = table.groupby(["variable", "level"])["missing"].transform("min")
+    table["missing_beyond_mask"] = table["missing"] - least.where(name.str.startswith("sea_surface"), 0)
+    return table
+
+
+def member_table(statistics: pd.DataFrame) -> pd.DataFrame:
+    """The aggregate's statistics per member as a table that suites can judge.
+
+    Args:
+        statistics: columns field, lead_hours, member, mean, distance, checksum.
+    """
+    table = statistics.rename(columns={"field": "variable"}).copy()
+    table["level"] = 0
+    table["time"] = "+" + table["lead_hours"].astype(str) + " h, member " + table["member"].astype(str)
+    table["copies"] = table.groupby(["variable", "lead_hours", "checksum"])["member"].transform("count")
+    median = table.groupby(["variable", "lead_hours"])["distance"].transform("median")
+    table["relative_distance"] = table["distance"] / median.where(median > 0)
+    first = table.sort_values("lead_hours").groupby(["variable", "member"])["mean"].transform("first")
+    drift = table["mean"] - first
+    table["pressure_drift"] = drift.where(table["variable"] == "mean_sea_level_pressure")
+    table["temperature_drift"] = drift.where(table["variable"].isin(["2m_temperature", "temperature_850hPa"]))
+    return table
+
+
+def _previous(table: pd.DataFrame, *, by: list[str], along: str, column: str) -> pd.Series:
+    """The column's value in the row before, within each group and in the order of another column."""
+    return table.sort_values(along).groupby(by)[column].shift(1).reindex(table.index)
