@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from infra.errors import FoldcastError
+from infra.settings import private_orchestration, quiet_orchestration
 
 _PROLOGUE = """Operational forecasts with the GraphCast family of machine-learned weather models.
 
@@ -37,6 +38,7 @@ def main() -> None:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     errors = Console(stderr=True)
+    quiet_orchestration(debug=debug)
     try:
         app(tokens, exit_on_error=True)
     except FoldcastError as error:
@@ -60,6 +62,7 @@ def demo(output: Path = Path("demo-output")) -> None:
     output
         Folder for everything that is written. Running it again resumes or skips what is done.
     """
+    private_orchestration(output.resolve() / "prefect")
     from flows.demo import demo as run
 
     run(output=output)

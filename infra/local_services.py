@@ -20,7 +20,7 @@ import httpx
 from pydantic import SecretStr
 
 from infra.errors import FoldcastError
-from infra.settings import child_environment
+from infra.settings import NO_TELEMETRY, child_environment
 
 _HEALTH_POLL_SECONDS = 0.5
 _STOP_SECONDS = 15.0
@@ -63,8 +63,7 @@ class LocalServer:
         variables = {
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api_url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
+            **NO_TELEMETRY,
             "PREFECT_SERVER_API_HOST": self.host,
             "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "15",

@@ -166,6 +166,18 @@ class RunSettings(_Section):
     cache: str = Field("~/.cache/foldcast", description="Compiled programs, graphs, remote files, weights.")
 
 
+NO_TELEMETRY = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+"""Environment in which neither Prefect nor Great Expectations calls home."""
+
+_QUIET = {
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
+
 _Some = TypeVar("_Some", bound=_Section)
 _MODEL_PATHS = ("checkpoint", "statistics", "climatology")
 
@@ -275,3 +287,21 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
 def child_environment(**variables: str) -> dict[str, str]:
     """This process's environment with further variables, for processes it starts."""
     return {**os.environ, **variables}
+
+
+def quiet_orchestration(*, debug: bool) -> None:
+    """Settle what Prefect and Great Expectations read from the environment; call it before they are imported.
+
+    No telemetry is sent, whoever set what. The rest are defaults: expected failures are shown by the command
+    itself, so Prefect's own log stays silent unless debugging; a slow machine gets time to start the temporary
+    server of a command that runs without one.
+    """
+    os.environ.update(NO_TELEMETRY)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, "INFO" if debug and name == "PREFECT_LOGGING_LEVEL" else value)
+
+
+def private_orchestration(home: Path) -> None:
+    """Keep Prefect's database of this process in a folder and off any server; call it before its import."""
+    os.environ.pop("PREFECT_API_URL", None)
+    os.environ["PREFECT_HOME"] = str(home)

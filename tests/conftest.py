@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.local_services import LocalServer, running_server
+from infra.settings import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from tests.fakes.s3 import S3Server
@@ -46,8 +47,7 @@ def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in [name for name in os.environ if name.startswith("FOLDCAST_") and name != "FOLDCAST_SHARED"]:
         del os.environ[name]
     os.environ["PREFECT_HOME"] = str(home / "prefect")
-    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ.update(NO_TELEMETRY)
     os.environ["MPLBACKEND"] = "agg"
     os.environ["MPLCONFIGDIR"] = str(home / "matplotlib")
 
