@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 
 from infra import layout
-from infra.errors import CheckpointMismatchError, StoreError
+from infra.errors import CheckpointMismatchError, FoldcastError, StoreError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle, parse_init_time
 from model.rollout.state import RolloutState
@@ -46,7 +46,7 @@ class RolloutCheckpoint:
     started_at_steps: tuple[int, ...] = (0,)
 
 
-class _DamagedError(Exception):
+class DamagedCheckpointError(FoldcastError):
     """The archive cannot be used; an older one may."""
 
 
@@ -90,7 +90,7 @@ def load_newest(
             continue
         try:
             checkpoint, found = decode(store.read(key))
-        except (_DamagedError, StoreError) as error:
+        except (DamagedCheckpointError, StoreError) as error:
             _LOG.warning("rollout checkpoint %s is passed over: %s", store.url(key), error)
             continue
         state = checkpoint.state
@@ -156,16 +156,20 @@ def encode(checkpoint: RolloutCheckpoint, *, fingerprint: str) -> bytes:
 
 
 def decode(data: bytes) -> tuple[RolloutCheckpoint, str]:
-    """The checkpoint and its fingerprint from the bytes of an archive."""
+    """The checkpoint and its fingerprint from the bytes of an archive.
+
+    Raises:
+        DamagedCheckpointError: it is truncated, changed, of another format or no checkpoint at all.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         text, checksum = arrays.pop("header"), arrays.pop("checksum")
         header: dict[str, Any] = json.loads(text.tobytes())
         if header["format"] != _FORMAT:
-            raise _DamagedError(f"expected format {_FORMAT}, found {header['format']}")
+            raise DamagedCheckpointError(f"expected format {_FORMAT}, found {header['format']}")
         if _checksum(text, arrays) != checksum.tobytes():
-            raise _DamagedError("its contents do not match its checksum")
+            raise DamagedCheckpointError("its contents do not match its checksum")
         data_vars, coords = {}, {}
         for name, (dims, role) in header["dims"].items():
             (coords if role == "coord" else data_vars)[name] = (tuple(dims), arrays[f"frames:{name}"])
@@ -180,9 +184,9 @@ def decode(data: bytes) -> tuple[RolloutCheckpoint, str]:
             state=state, chunks=header["chunks"], started_at_steps=tuple(header["started_at_steps"])
         )
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise _DamagedError(f"not a whole rollout checkpoint: {error}") from error
+        raise DamagedCheckpointError(f"not a whole rollout checkpoint: {error}") from error
     except NotImplementedError as error:
-        raise _DamagedError(f"an archive of a kind that cannot be read: {error}") from error
+        raise DamagedCheckpointError(f"an archive of a kind that cannot be read: {error}") from error
     return checkpoint, header["fingerprint"]
 
 

@@ -1,0 +1,46 @@
+"""Memory of machine, container, process and devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.resources import device_memory_limit, host_memory_available, host_memory_limit, memory_use
+
+
+class Accelerator:
+    def __init__(self, **statistics: int) -> None:
+        self._statistics = statistics
+
+    def memory_stats(self) -> dict[str, int] | None:
+        return self._statistics or None
+
+
+def test_host_memory_is_counted() -> None:
+    use = memory_use()
+    assert use.peak_host_bytes >= use.host_bytes > 10_000_000
+    assert use.device_bytes is None
+    assert 0 < host_memory_available() <= psutil.virtual_memory().total
+
+
+def test_the_fullest_device_counts_and_the_smallest_limits() -> None:
+    devices: list[Any] = [
+        Accelerator(bytes_in_use=10, peak_bytes_in_use=30, bytes_limit=100),
+        Accelerator(bytes_in_use=20, peak_bytes_in_use=25, bytes_limit=80),
+        Accelerator(),
+    ]
+    use = memory_use(devices)
+    assert (use.device_bytes, use.peak_device_bytes) == (20, 30)
+    assert device_memory_limit(devices) == 80
+    assert device_memory_limit([Accelerator()]) is None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1048576\n", 1048576), ("max\n", None), (None, None)])
+def test_a_containers_limit_counts(tmp_path: Path, text: str | None, expected: int | None) -> None:
+    path = tmp_path / "memory.max"
+    if text is not None:
+        path.write_text(text)
+    assert host_memory_limit((path,)) == (expected or psutil.virtual_memory().total)
