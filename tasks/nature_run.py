@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from infra import layout
@@ -93,7 +94,8 @@ def simulate_chunk(simulation: Simulation, archive: AnalysisArchive, plan: Natur
     length = min(CHUNK, plan.end - simulation.time)
     output = simulation.advance(length // INTERVAL)
     analyses = to_analyses(output, simulation.boundary())
-    archive.write(analyses.sel(time=analyses.time >= plan.begin.replace(tzinfo=None)))
+    begin = np.datetime64(plan.begin.astimezone(UTC).replace(tzinfo=None), "ns")
+    archive.write(analyses.sel(time=analyses.time.values >= begin))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "restart.ckpt"
         simulation.save(path)
