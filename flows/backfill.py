@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from rich.console import Console
 from rich.table import Table
 
+from flows.forecast import run_cycle
 from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
@@ -54,7 +55,7 @@ def backfill(
     if dry_run:
         statuses = done + [CycleStatus(cycle=cycle, state="waiting", reason="would be run") for cycle in todo]
     elif settings.run.submission == "in-process":
-        statuses = done + [run_here(cycle, force=force) for cycle in todo]
+        statuses = done + [run_here(cycle, settings, force=force) for cycle in todo]
     else:
 
         def starter(cycle: Cycle) -> CycleStatus:
@@ -125,12 +126,10 @@ def run_bounded(
     return [ended[cycle] for cycle in cycles]
 
 
-def run_here(cycle: Cycle, *, force: bool) -> CycleStatus:
+def run_here(cycle: Cycle, settings: Settings, *, force: bool) -> CycleStatus:
     """Run one cycle in this process; a failure is a result, not the end of the backfill."""
-    from flows.forecast import forecast
-
     try:
-        forecast(model=cycle.model, init_time=cycle.init_time, force=force)
+        run_cycle(cycle, settings, force=force)
     except FoldcastError as error:
         return CycleStatus(cycle=cycle, state="failed", reason=str(error), attempts=1)
     return CycleStatus(cycle=cycle, state="published", attempts=1)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import socket
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prefect import flow
 from prefect.runtime import flow_run
+from rich.console import Console
 
 from flows.ensemble import forecast_ensemble
+from flows.progress import shown_progress
 from infra import layout
-from infra.claims import claim_cycle, held
+from infra.claims import claim_cycle, held, utc_now
+from infra.errors import FoldcastError, MissingDataError
 from infra.events import raise_event
 from infra.settings import Settings, load_settings
-from model.cycle import Cycle
-from tasks.initial_conditions import prepare_initial_condition
+from model.cycle import Cycle, parse_init_time, recent_init_times
+from tasks.initial_conditions import missing_inputs, prepare_initial_condition
+from tasks.launch import start_cycle
 from tasks.products import make_products
 from tasks.publish import publish_cycle
 from tasks.rollout import ProgressCallback
@@ -84,6 +88,83 @@ def run_cycle(
         ensemble = forecast_ensemble(cycle, settings, members=members, steps=steps, progress=progress)
         make_products(cycle, settings, ensemble)
         return publish_cycle(cycle, settings, ensemble.run, replace=force)
+
+
+def forecast_here(
+    cycle: Cycle,
+    settings: Settings,
+    console: Console,
+    *,
+    members: int | None = None,
+    steps: int | None = None,
+    force: bool = False,
+) -> str:
+    """Run a cycle in this process as a flow run, with a progress bar; returns the key of its manifest."""
+    model = settings.configured_model(cycle.model)
+
+    @flow(name="forecast", flow_run_name=f"{cycle.model}-{cycle.identifier}", persist_result=False)
+    def run() -> str:
+        sizes = {"members": members or model.members, "steps": steps or model.steps}
+        with shown_progress(console, cycle.model, **sizes) as progress:
+            return run_cycle(cycle, settings, **sizes, force=force, progress=progress)
+
+    return run()
+
+
+def forecast_command(
+    *,
+    model: str,
+    init: str | None,
+    members: int | None,
+    steps: int | None,
+    source: str | None,
+    force: bool,
+    submit: bool,
+) -> None:
+    """Run or submit one cycle from the command line.
+
+    Raises:
+        FoldcastError: a name or time is not valid, no recent cycle has its inputs, or a stage failed.
+    """
+    console = Console()
+    settings = load_settings()
+    if source is not None:
+        settings = settings.with_source(model, source)
+    cycle = Cycle(model=model, init_time=_parsed(init)) if init else newest_complete(model, settings)
+    if submit:
+        series = f"forced-{utc_now():%Y%m%dT%H%M%S}" if force else ""
+        parameters = {"members": members, "steps": steps, "source": source, "force": force}
+        status = start_cycle(cycle, queue="realtime", attempts=3, series=series, parameters=parameters)
+        console.print(f"{cycle}: {status.state} {status.reason}".rstrip())
+        return
+    manifest = forecast_here(cycle, settings, console, members=members, steps=steps, force=force)
+    console.print(f"Published: {settings.store.open().url(manifest)}", soft_wrap=True)
+
+
+def newest_complete(model: str, settings: Settings) -> Cycle:
+    """The newest cycle of the last two days whose inputs are complete at its source.
+
+    Raises:
+        MissingDataError: there is none; the message says what the newest lacks.
+    """
+    hours = settings.configured_model(model).init_hours
+    lacks = ""
+    for init_time in reversed(recent_init_times(utc_now(), hours=hours, look_back=timedelta(days=2))):
+        cycle = Cycle(model=model, init_time=init_time)
+        missing = missing_inputs(cycle, settings)
+        if not missing:
+            return cycle
+        lacks = lacks or f"{cycle} lacks {missing[0]}"
+    raise MissingDataError(
+        f"{model}: no cycle of the last two days has its inputs; {lacks}; name one with --init"
+    )
+
+
+def _parsed(init: str) -> datetime:
+    try:
+        return parse_init_time(init)
+    except ValueError as error:
+        raise FoldcastError(str(error)) from None
 
 
 def _owner() -> str:
