@@ -204,9 +204,10 @@ def _relations() -> Iterable[Check]:
 
 
 def _sea_surface() -> Iterable[Check]:
-    yield Check(name="sea mask", severity="block", column="mask_mismatch_share", maximum=0.05,
+    # Coarse coasts and lakes differ by a few per cent; half a turn or a reversal by more than twenty.
+    yield Check(name="sea mask", severity="block", column="mask_mismatch_share", maximum=0.08,
                 reason="sea surface temperature is not missing over land and only there")
-    yield Check(name="sea mask", severity="warn", column="mask_mismatch_share", maximum=0.0,
+    yield Check(name="sea mask", severity="warn", column="mask_mismatch_share", maximum=0.04,
                 reason="sea surface temperature is not missing over land and only there")
 
 

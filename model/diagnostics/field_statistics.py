@@ -47,9 +47,17 @@ GEOSTROPHIC_LEVELS = (100, 925)
 class NormalizationStatistics(Protocol):
     """A checkpoint's own statistics: Datasets by variable and level, as in the ``*_by_level.nc`` files."""
 
-    mean: xr.Dataset
-    stddev: xr.Dataset
-    diffs_stddev: xr.Dataset
+    @property
+    def mean(self) -> xr.Dataset:
+        """Of the values."""
+
+    @property
+    def stddev(self) -> xr.Dataset:
+        """Of the values."""
+
+    @property
+    def diffs_stddev(self) -> xr.Dataset:
+        """Of the change over one model step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,10 +59,7 @@ def synthetic_state(
 ) -> xr.Dataset:
     """Westerlies with travelling waves in hydrostatic and geostrophic balance over rough continents."""
     phi, lam = np.deg2rad(grid.latitude.astype(float)), np.deg2rad(grid.longitude.astype(float))
-    frames = [
-        _synthetic_frame(config, phi, lam, init_time - k * config.step, seed=seed, hours=-k * config.step)
-        for k in (1, 0)
-    ]
+    frames = [_synthetic_frame(config, phi, lam, init_time - k * config.step, seed=seed) for k in (1, 0)]
     times = np.array(
         [np.datetime64((init_time - k * config.step).replace(tzinfo=None), "ns") for k in (1, 0)]
     )
@@ -82,18 +79,18 @@ def _continents(phi: np.ndarray, lam: np.ndarray) -> np.ndarray:
     lat, lon = np.rad2deg(phi)[:, None], np.rad2deg(lam)[None, :]
     for _, north, east, is_land in LANDMARKS:
         if is_land:
-            distance = np.hypot((lat - north) / 14.0, ((lon - east + 180) % 360 - 180) / 22.0)
+            distance = np.hypot((lat - north) / 22.0, ((lon - east + 180) % 360 - 180) / 30.0)
             land = np.maximum(land, (distance < 1.0).astype(float))
     return land
 
 
 def _synthetic_frame(
-    config: TaskConfig, phi: np.ndarray, lam: np.ndarray, time: datetime, *, seed: int, hours: timedelta
+    config: TaskConfig, phi: np.ndarray, lam: np.ndarray, time: datetime, *, seed: int
 ) -> xr.Dataset:
     rng = np.random.default_rng(seed)
     levels = np.array(config.pressure_levels, float)
     sine, cosine = np.sin(phi)[:, None], np.cos(phi)[:, None]
-    drift = 2 * np.pi * (hours / timedelta(days=1)) / 40.0
+    drift = 2 * np.pi * ((time - INIT_TIME) / timedelta(days=1)) / 40.0
     wave = np.zeros((phi.size, lam.size))
     for k in range(2, 7):
         amplitude, phase = rng.uniform(0.5, 1.0), rng.uniform(0, 2 * np.pi)

@@ -1,0 +1,275 @@
+"""The model's two frames: fetched, decoded, regridded, put together and stored, unless they already are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from infra import layout
+from infra.analyses import read_analysis
+from infra.errors import MissingDataError
+from infra.initial_conditions import (
+    SEA_ICE_COVER,
+    SEA_SURFACE_TEMPERATURE,
+    SKIN_TEMPERATURE,
+    Recipe,
+    assemble,
+    frame_times,
+    skin_temperature_proxy,
+    store_initial_condition,
+    stored_recipe,
+)
+from infra.interpolation import Method
+from infra.object_store import ObjectStore
+from infra.settings import ModelSettings, Settings
+from infra.sources import make_source
+from infra.sources.source import FieldRequest, Source
+from infra.statics import prepare_statics
+from infra.version import code_version
+from model.cycle import Cycle
+from model.grid import Grid
+from model.task import TaskConfig
+from tasks.ingest import fetch_analysis, is_transient
+from tasks.model_identity import model_identity
+from tasks.regrid import regrid_analysis
+
+_ERA5T_DELAY = timedelta(days=10)
+"""ERA5T is published about five days behind; the sea changes slowly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingredients:
+    """What an initial condition of one model is made from.
+
+    Args:
+        task, grid: the model's.
+        source: of the analyses.
+        ocean: of the sea surface temperature, if it is another.
+        recipe: how they are put together.
+        store: holds raw, regridded and finished fields.
+        cache: folder of interpolation weights.
+    """
+
+    task: TaskConfig
+    grid: Grid
+    source: Source
+    ocean: Source | None
+    recipe: Recipe
+    store: ObjectStore
+    cache: Path
+
+    @property
+    def atmosphere(self) -> tuple[str, ...]:
+        """Inputs that come from the source as they are."""
+        own = self.recipe.sea_surface_temperature == "source"
+        return tuple(name for name in self.task.time_inputs if own or name != SEA_SURFACE_TEMPERATURE)
+
+    @property
+    def needs_other_ocean(self) -> bool:
+        """Whether sea surface temperature is wanted, and not from the source itself."""
+        return self.atmosphere != self.task.time_inputs
+
+    def request(self, valid_time: datetime) -> FieldRequest:
+        """What one frame takes from the source."""
+        variables = self.atmosphere
+        if SEA_SURFACE_TEMPERATURE in variables:
+            variables += _mask_of(self.source)
+        return FieldRequest(valid_time=valid_time, variables=variables, levels=self.task.pressure_levels)
+
+
+def prepare_initial_condition(cycle: Cycle, settings: Settings) -> str:
+    """A cycle's initial condition in the store; nothing is fetched twice.
+
+    Returns:
+        Its key; ``infra.initial_conditions.load_initial_condition`` reads it.
+
+    Raises:
+        MissingDataError: the source lacks something, or has not published it yet.
+        TransientSourceError: a provider or the store failed in a way that may pass.
+        InvalidFieldError: what came is damaged, of another time or on an unknown grid.
+    """
+    ingredients = _ingredients(cycle, settings)
+    if stored_recipe(ingredients.store, cycle) == ingredients.recipe.fingerprint:
+        return layout.initial_condition(cycle)
+    return build_initial_condition(cycle, ingredients)
+
+
+def build_initial_condition(cycle: Cycle, ingredients: Ingredients) -> str:
+    """Fetch, regrid, assemble and store; returns the key."""
+    times = frame_times(ingredients.task, cycle.init_time)
+    statics = _statics(ingredients, cycle.init_time)
+    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="frame") as pool:
+        frames = list(pool.map(lambda time: _frame(ingredients, time, statics), times))
+    dataset = assemble(
+        frames, statics, task=ingredients.task, grid=ingredients.grid, init_time=cycle.init_time
+    )
+    provenance = {
+        "source": ingredients.source.name,
+        "kind": ingredients.source.kind,
+        "sea_surface_temperature": ingredients.recipe.sea_surface_temperature,
+        "frames": {time.isoformat(): _origin(frame) for time, frame in zip(times, frames)},
+        "statics": _origin(statics),
+        "code_version": code_version(),
+    }
+    return store_initial_condition(ingredients.store, cycle, dataset, ingredients.recipe, provenance)
+
+
+def missing_inputs(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
+    """What the source still lacks for a cycle; empty if it can be prepared. Asks headers and indexes only.
+
+    Raises:
+        TransientSourceError: the source could not be asked.
+    """
+    ingredients = _ingredients(cycle, settings)
+    if stored_recipe(ingredients.store, cycle) == ingredients.recipe.fingerprint:
+        return ()
+    missing: list[str] = []
+    for valid_time in frame_times(ingredients.task, cycle.init_time):
+        availability = ingredients.source.available(ingredients.request(valid_time))
+        missing += availability.missing
+        if not availability.complete and not availability.missing:
+            missing.append(f"{ingredients.source.name} at {valid_time:%Y%m%dT%HZ}")
+    return tuple(missing)
+
+
+def _ingredients(cycle: Cycle, settings: Settings) -> Ingredients:
+    model = settings.configured_model(cycle.model)
+    identity = model_identity(model)
+    source = make_source(model.source, settings.configured_source(model.source))
+    ocean = None
+    if SEA_SURFACE_TEMPERATURE in identity.task.time_inputs and model.sea_surface_temperature == "era5t":
+        name = _era5_source(settings, model)
+        ocean = make_source(name, settings.configured_source(name))
+    recipe = Recipe(
+        variables=identity.task.time_inputs,
+        statics=identity.task.statics,
+        levels=identity.task.pressure_levels,
+        step_hours=identity.task.step / timedelta(hours=1),
+        resolution=identity.grid.resolution,
+        source=source.name,
+        kind=source.kind,
+        sea_surface_temperature=model.sea_surface_temperature,
+        regridding=model.regridding,
+    )
+    return Ingredients(
+        task=identity.task, grid=identity.grid, source=source, ocean=ocean, recipe=recipe,
+        store=settings.store.open(), cache=Path(settings.run.cache).expanduser() / "weights",
+    )  # fmt: skip
+
+
+def _era5_source(settings: Settings, model: ModelSettings) -> str:
+    named = [name for name, source in settings.sources.items() if source.kind == "era5"]
+    if not named:
+        raise MissingDataError(
+            "sea_surface_temperature = 'era5t' needs a configured source of kind 'era5'; "
+            f"configured: {', '.join(sorted(settings.sources)) or 'none'}"
+        )
+    return model.source if model.source in named else named[0]
+
+
+def _on_grid(ingredients: Ingredients, source: Source, request: FieldRequest) -> xr.Dataset:
+    """A request's fields on the model's grid, by way of the store."""
+    raw = fetch_analysis(source, request, ingredients.store)
+    key = regrid_analysis(
+        ingredients.store, raw, ingredients.grid, method=_method(ingredients), cache=ingredients.cache
+    )
+    return read_analysis(ingredients.store, key)
+
+
+def _frame(ingredients: Ingredients, valid_time: datetime, statics: xr.Dataset) -> xr.Dataset:
+    """All time-dependent inputs at one time."""
+    frame = _on_grid(ingredients, ingredients.source, ingredients.request(valid_time))
+    if not ingredients.needs_other_ocean:
+        return frame
+    if ingredients.ocean is not None:
+        ocean = _recent_ocean(ingredients, ingredients.ocean, valid_time)
+    else:
+        ocean = _ocean_proxy(ingredients, valid_time, statics)
+    frame = frame.assign({SEA_SURFACE_TEMPERATURE: ocean[SEA_SURFACE_TEMPERATURE]})
+    return frame.assign_attrs(sea_surface_temperature_origin=json.dumps(_origin(ocean)))
+
+
+def _recent_ocean(ingredients: Ingredients, ocean: Source, valid_time: datetime) -> xr.Dataset:
+    """Sea surface temperature of the latest day on or before valid_time that the ocean's source has."""
+    variables = (SEA_SURFACE_TEMPERATURE, *_mask_of(ocean))
+    day = valid_time
+    while day >= valid_time - _ERA5T_DELAY:
+        request = FieldRequest(valid_time=day, variables=variables)
+        if ocean.available(request).complete:
+            found = _on_grid(ingredients, ocean, request)
+            time = np.datetime64(valid_time.replace(tzinfo=None), "ns")
+            return found.assign_coords(time=[time]).assign_attrs(taken_from=day.isoformat())
+        day -= timedelta(days=1)
+    raise MissingDataError(
+        f"{ocean.name}: no sea surface temperature between {day + timedelta(days=1):%Y%m%dT%HZ} and "
+        f"{valid_time:%Y%m%dT%HZ}"
+    )
+
+
+def _ocean_proxy(ingredients: Ingredients, valid_time: datetime, statics: xr.Dataset) -> xr.Dataset:
+    """Sea surface temperature from the source's skin temperature."""
+    offers = ingredients.source.offers()
+    ice = (SEA_ICE_COVER,) if SEA_ICE_COVER in offers.direct else ()
+    variables = (SKIN_TEMPERATURE, *ice, *_mask_of(ingredients.source))
+    request = FieldRequest(valid_time=valid_time, variables=variables)
+    surface = _on_grid(ingredients, ingredients.source, request)
+    proxy = skin_temperature_proxy(
+        surface[SKIN_TEMPERATURE], statics["land_sea_mask"], surface[SEA_ICE_COVER] if ice else None
+    )
+    return proxy.to_dataset().assign_attrs(surface.attrs)
+
+
+def _statics(ingredients: Ingredients, valid_time: datetime) -> xr.Dataset:
+    """Orography and land-sea mask on the model's grid; empty for a model that takes neither."""
+    if not ingredients.task.statics:
+        return xr.Dataset()
+    return prepare_statics(
+        ingredients.source,
+        ingredients.store,
+        ingredients.grid,
+        FieldRequest(valid_time=valid_time, variables=ingredients.task.statics),
+        method=_method(ingredients),
+        cache=ingredients.cache,
+    )
+
+
+def _method(ingredients: Ingredients) -> Method:
+    return cast(Method, ingredients.recipe.regridding)
+
+
+def _mask_of(source: Source) -> tuple[str, ...]:
+    """The land-sea mask on the source's own grid, if it has one: it keeps land values out of the sea."""
+    return ("land_sea_mask",) if "land_sea_mask" in source.offers().direct else ()
+
+
+def _origin(fields: xr.Dataset) -> Mapping[str, Any]:
+    """Where fields came from, out of their attrs."""
+    known = ("source", "kind", "urls", "messages", "regridding", "code_version", "taken_from")
+    return {
+        name: json.loads(value) if name in ("urls", "messages") else value
+        for name, value in fields.attrs.items()
+        if name in known or name == "sea_surface_temperature_origin"
+    }
+
+
+prepare_initial_condition_task = task(
+    name="prepare initial condition",
+    retries=4,
+    retry_delay_seconds=exponential_backoff(backoff_factor=15),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_transient,
+    timeout_seconds=3600,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)(prepare_initial_condition)

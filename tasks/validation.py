@@ -1,0 +1,150 @@
+"""Judge a cycle's initial condition before anything runs on it."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+
+from infra import layout
+from infra.checkpoint_files import read_statistics
+from infra.errors import ValidationFailedError
+from infra.events import raise_event
+from infra.expectations import run_suite
+from infra.initial_conditions import load_initial_condition, quarantine_initial_condition
+from infra.object_store import ObjectStore
+from infra.settings import Settings
+from infra.validation_report import ValidationReport, matrix_of, matrix_rows, matrix_text
+from infra.validation_suites import build_suite, suite_name
+from model.cycle import Cycle
+from model.diagnostics.field_statistics import ExpectedState, field_statistics
+from tasks.ingest import is_transient
+from tasks.model_identity import ModelIdentity, model_identity
+
+_STATISTICS = "field-statistics.csv"
+_REPORT = "report.json"
+_DOCS = "data-docs/"
+_LOOK_BACK_STEPS = 4
+"""Earlier cycles, one model step apart, whose fields must not come again."""
+
+
+def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationReport:
+    """Judge, store the report with its Data Docs, show the variable × time table.
+
+    Args:
+        cycle: its initial condition must be in the store.
+        settings: name the model, its statistics and the store.
+
+    Returns:
+        The report of an initial condition that passed.
+
+    Raises:
+        ValidationFailedError: a blocking check failed; the initial condition is in quarantine with the
+            reason, and an event was raised.
+        StoreError: there is no whole initial condition.
+    """
+    model = settings.configured_model(cycle.model)
+    store = settings.store.open()
+    state = load_initial_condition(store, cycle)
+    identity = model_identity(model)
+    kind = json.loads(state.attrs["provenance"])["kind"]
+    expected = ExpectedState(
+        task=identity.task,
+        grid=identity.grid,
+        init_time=cycle.init_time,
+        statistics=read_statistics(model.statistics),
+        earlier_digests=_earlier_digests(store, cycle, identity),
+        source_kind=kind,
+        trained_on=model.trained_on,
+    )
+    report = judge(store, cycle, field_statistics(state, expected), family=identity.family, kind=kind)
+    show(report)
+    if not report.passed:
+        reason = report.reason()
+        where = quarantine_initial_condition(store, cycle, reason=reason, report=report.to_json())
+        raise_event("invalid", cycle, reason=reason, quarantine=where, report=report.docs_uri)
+        raise ValidationFailedError(
+            f"{cycle}: initial condition rejected by {len(report.blocking)} findings, in quarantine at "
+            f"{store.url(where)}:\n{reason}"
+        )
+    return report
+
+
+def judge(
+    store: ObjectStore, cycle: Cycle, table: pd.DataFrame, *, family: str, kind: str
+) -> ValidationReport:
+    """Run the suite on a table of field statistics; table, report and Data Docs go to the store."""
+    name = suite_name(family, kind)
+    with TemporaryDirectory(prefix="foldcast-data-docs-") as temporary:
+        folder = Path(temporary)
+        findings = run_suite(table, build_suite(family, kind), name=name, docs_folder=folder)
+        for path in sorted(folder.rglob("*")):
+            # The pages' animations are megabytes that no page of results shows.
+            if path.is_file() and path.suffix != ".gif":
+                key = layout.validation(cycle, f"{_DOCS}{path.relative_to(folder).as_posix()}")
+                store.write(key, path.read_bytes())
+    statistics = layout.validation(cycle, _STATISTICS)
+    store.write(statistics, table.to_csv(index=False).encode())
+    report = ValidationReport(
+        cycle=str(cycle),
+        uri=layout.initial_condition(cycle),
+        suite=name,
+        findings=findings,
+        matrix=matrix_of(table, findings),
+        docs_uri=layout.validation(cycle, f"{_DOCS}index.html"),
+        statistics_uri=statistics,
+    )
+    store.write(layout.validation(cycle, _REPORT), report.to_json().encode())
+    store.write(layout.validation(cycle, "table.txt"), matrix_text(report).encode())
+    return report
+
+
+def show(report: ValidationReport) -> None:
+    """Print the variable × time table; in a flow run also attach it, with the findings, to the run."""
+    print(matrix_text(report))
+    if FlowRunContext.get() is None:
+        return
+    key = f"inputs-{report.cycle.replace('/', '-').lower()}"
+    create_table_artifact(key=key, table=matrix_rows(report), description=f"Inputs of {report.cycle}")
+    lines = [f"- **{finding.severity}** {finding}" for finding in report.findings[:100]]
+    create_markdown_artifact(
+        key=f"{key}-findings",
+        markdown="\n".join([f"# Inputs of {report.cycle}", *(lines or ["All checks passed."])]),
+    )
+
+
+def _earlier_digests(store: ObjectStore, cycle: Cycle, identity: ModelIdentity) -> dict[str, str]:
+    """Checksums of the fields of earlier cycles of the model, at other times than this cycle's."""
+    step = identity.task.step
+    own = {f"{time:%Y-%m-%dT%HZ}" for time in (cycle.init_time - step, cycle.init_time)}
+    lags = {step * number for number in range(1, _LOOK_BACK_STEPS + 1)} | {timedelta(days=1)}
+    digests: dict[str, str] = {}
+    for lag in sorted(lags):
+        earlier = Cycle(model=cycle.model, init_time=cycle.init_time - lag)
+        key = layout.validation(earlier, _STATISTICS)
+        if not store.exists(key):
+            continue
+        table = pd.read_csv(io.BytesIO(store.read(key)), usecols=["time", "digest"], dtype=str).dropna()
+        for time, digest in zip(table["time"], table["digest"]):
+            if time not in own and time != "static":
+                digests.setdefault(str(digest), str(time))
+    return digests
+
+
+validate_initial_condition_task = task(
+    name="validate initial condition",
+    retries=2,
+    retry_delay_seconds=30,
+    retry_condition_fn=is_transient,
+    timeout_seconds=1800,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)(validate_initial_condition)
