@@ -18,6 +18,7 @@ Keys are relative to the root, use ``/`` and carry no leading slash. ``{cycle}``
 ``claims/{cycle}/``                        which run works on the cycle
 ``quarantine/{cycle}/``                    what failed its checks, with the reason
 ``verification/{cycle}/``                  sufficient statistics of a verified cycle
+``reports/{model}/``                       score curves and cards over all verified cycles
 ``{archive}/{yyyymmdd}/{HH}z.grib2``       analyses of an archive (a nature run), with its statics and summary
 ========================================== ==================================================================
 """
@@ -218,3 +219,8 @@ def archive_summary(prefix: str, name: str) -> str:
 
 def _below(prefix: str, name: str) -> str:
     return f"{prefix.rstrip('/')}/{name}" if prefix else name
+
+
+def skill_report(model: str, name: str) -> str:
+    """A picture of a model's skill over all verified cycles."""
+    return f"reports/{model}/{name}"

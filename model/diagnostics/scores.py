@@ -81,7 +81,7 @@ def ensemble_statistics(
     """Sufficient statistics of one cycle.
 
     Cells where the truth is NaN (sea surface temperature over land) do not count; a forecast that is NaN
-    where the truth is known makes its sums, and so its scores, NaN.
+    where the truth is known makes its sums, and so its scores, NaN; so does a reference that lacks a variable.
 
     Args:
         forecast: dims ([member], lead_time, [level], latitude, longitude); one variable and lead time is in
@@ -119,9 +119,10 @@ def ensemble_statistics(
         by_lead = []
         for index in range(forecast.sizes["lead_time"]):
             at_lead = {"lead_time": index}
-            references = [
-                None if dataset is None else _at(dataset[variable], at_lead)
-                for dataset in (truth, persistence, climatology)
+            known = _at(truth[variable], at_lead)
+            references = [known] + [
+                None if dataset is None else _reference(dataset, str(variable), at_lead, known)
+                for dataset in (persistence, climatology)
             ]
             by_lead.append(
                 list(_levels(_at(forecast[variable], at_lead), references, weights, str(variable)))
@@ -217,6 +218,13 @@ def _at(array: xr.DataArray, indexer: dict[str, int]) -> xr.DataArray:
     """One lead time of an array in memory, or all of an array without lead times."""
     present = {name: index for name, index in indexer.items() if name in array.dims}
     return array.isel(present).load()
+
+
+def _reference(
+    dataset: xr.Dataset, variable: str, indexer: dict[str, int], like: xr.DataArray
+) -> xr.DataArray:
+    """A reference forecast's field; NaN if it has no such variable."""
+    return _at(dataset[variable], indexer) if variable in dataset else xr.full_like(like, np.nan, dtype=float)
 
 
 def _levels(

@@ -1,0 +1,162 @@
+"""What verification found, for people: curves, rank histograms and score cards in the store and in Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from prefect.artifacts import create_table_artifact
+from prefect.context import FlowRunContext
+
+from infra import layout
+from infra.object_store import ObjectStore
+from infra.score_plots import draw_curves, draw_rank_histograms, draw_score_card
+from model.cycle import Cycle
+from model.diagnostics.scores import scores, total
+from model.diagnostics.significance import departure_from_usual, paired_test
+from tasks.verification import SkillRow, load_statistics, skill_rows, verified_cycles
+
+SHOWN = (
+    "geopotential 500",
+    "temperature 850",
+    "2m_temperature",
+    "mean_sea_level_pressure",
+    "10m_u_component_of_wind",
+    "u_component_of_wind 850",
+)
+"""Fields drawn, those that were verified."""
+
+UNUSUAL = 4.0
+"""Robust standard deviations beyond which a cycle's skill is out of its usual range."""
+
+
+def report_skill(store: ObjectStore, model: str, *, region: str = "global") -> list[str]:
+    """Draw a model's skill over all verified cycles; returns the pictures' keys."""
+    cycles = list(verified_cycles(store, model))
+    result = scores(total(load_statistics(store, cycle) for cycle in cycles))
+    fields = [field for field in SHOWN if field in result["field"].values]
+    title = f"{model}, {region}, {len(cycles)} cycles"
+    pictures = {f"curves-{region}.png": draw_curves(result, fields=fields, region=region, title=title)}
+    if "rank_histogram" in result:
+        pictures[f"ranks-{region}.png"] = draw_rank_histograms(
+            result, fields=fields[:3], region=region, title=title
+        )
+    keys = []
+    for name, picture in pictures.items():
+        keys.append(layout.skill_report(model, name))
+        store.write(keys[-1], picture)
+    return keys
+
+
+def compare_models(
+    store: ObjectStore, first: str, second: str, *, region: str = "global"
+) -> tuple[xr.Dataset, str]:
+    """Compare two models over the cycles both verified; returns the tests and the score card's key.
+
+    The Dataset has dims (field, lead_time): ``change`` is the relative difference of the RMSE over all common
+    cycles, ``p_value`` that of the autocorrelation-aware paired test of squared errors.
+
+    Raises:
+        ValueError: there are too few common cycles.
+    """
+    common = sorted(
+        {c.init_time for c in verified_cycles(store, first)}
+        & {c.init_time for c in verified_cycles(store, second)}
+    )
+    squared = []
+    for model in (first, second):
+        per_cycle = [
+            scores(load_statistics(store, Cycle(model=model, init_time=time)))["rmse"].sel(region=region) ** 2
+            for time in common
+        ]
+        if not per_cycle:
+            raise ValueError(f"{first} and {second} have no verified cycle in common")
+        squared.append(xr.concat(per_cycle, "cycle", join="inner", coords="minimal", compat="override"))
+    one, two = xr.align(*squared, join="inner", exclude=["cycle"])
+    change = np.sqrt(one.mean("cycle") / two.mean("cycle")) - 1
+    p_values = xr.apply_ufunc(
+        lambda a, b: paired_test(a, b).p_value if np.isfinite(a - b).all() else np.nan,
+        one,
+        two,
+        input_core_dims=[["cycle"], ["cycle"]],
+        vectorize=True,
+    )
+    result = xr.Dataset({"change": change, "p_value": p_values})
+    picture = draw_score_card(
+        change,
+        significant=p_values < 0.05,
+        title=f"{first} against {second}, {region}, {len(common)} cycles",
+        first=first,
+        second=second,
+    )
+    key = layout.skill_report(first, f"against-{second}-{region}.png")
+    store.write(key, picture)
+    return result, key
+
+
+def unusual_scores(store: ObjectStore, cycle: Cycle, *, region: str = "global") -> list[str]:
+    """Fields and lead times at which a cycle's RMSE is out of its usual range, in words.
+
+    Compared are all cycles of the model verified before it; with too few of them nothing is unusual.
+    """
+    earlier = [c for c in verified_cycles(store, cycle.model) if c.init_time < cycle.init_time]
+    latest = scores(load_statistics(store, cycle))["rmse"].sel(region=region)
+    history = [scores(load_statistics(store, c))["rmse"].sel(region=region) for c in earlier]
+    if not history:
+        return []
+    before = xr.concat(
+        [past.reindex_like(latest) for past in history], "cycle", coords="minimal", compat="override"
+    )
+    found = []
+    for field in latest["field"].values:
+        for lead in latest["lead_time"].values:
+            at = {"field": field, "lead_time": lead}
+            departure = departure_from_usual(before.sel(at).values, float(latest.sel(at)))
+            if departure > UNUSUAL:
+                hours = int(lead / np.timedelta64(1, "h"))
+                found.append(
+                    f"{field} +{hours} h: RMSE {float(latest.sel(at)):.4g}, "
+                    f"{departure:.1f} standard deviations above usual"
+                )
+    return found
+
+
+def publish_skill_table(store: ObjectStore, model: str) -> None:
+    """Attach the skill table to the flow run; outside a flow run nothing happens."""
+    if FlowRunContext.get() is None:
+        return
+    rows = [table_row(row) for row in skill_rows(store, model)]
+    create_table_artifact(
+        key=f"skill-{model}", table=rows, description=f"Skill of {model}, all verified cycles"
+    )
+
+
+def table_row(row: SkillRow) -> dict[str, str]:
+    """A line of the skill table as text."""
+    return {
+        "field": row.field,
+        "lead": f"{row.lead_days:g} d",
+        "RMSE": _shown(row.rmse),
+        "persistence": _shown(row.persistence_rmse),
+        "climatology": _shown(row.climatology_rmse),
+        "ACC": _shown(row.acc),
+        "CRPS": _shown(row.crps),
+        "spread/skill": _shown(row.spread_skill),
+        "units": row.units,
+    }
+
+
+def skill_table(
+    rows: Sequence[SkillRow], *, fields: Sequence[str] = (), days: Sequence[float] = ()
+) -> list[dict]:
+    """The chosen lines of the skill table as text; all fields or lead times where none are chosen."""
+    return [
+        table_row(row)
+        for row in rows
+        if (not fields or row.field in fields) and (not days or row.lead_days in days)
+    ]
+
+
+def _shown(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
