@@ -53,9 +53,11 @@ _SURFACE_PARAMETERS = {
     151: (_SEA_LEVEL, Parameter(name="mean_sea_level_pressure")),
     260074: (_SEA_LEVEL, Parameter(name="mean_sea_level_pressure", rank=1)),  # NCEP's PRMSL
     34: (_SURFACE, Parameter(name="sea_surface_temperature")),
+    151159: (_SURFACE, Parameter(name="sea_surface_temperature")),  # the ocean's, as edition 2 may code it
     235: (_SURFACE, Parameter(name="skin_temperature")),
     130: (_SURFACE, Parameter(name="skin_temperature", rank=1)),  # NCEP's TMP at the surface
     31: (_SURFACE, Parameter(name="sea_ice_cover")),
+    262001: (("iceTopOnWater", "surface"), Parameter(name="sea_ice_cover")),
     129: (_SURFACE, Parameter(name="geopotential_at_surface")),
     228002: (_SURFACE, Parameter(name="geopotential_at_surface", factor=STANDARD_GRAVITY, rank=1)),
     172: (_SURFACE, Parameter(name="land_sea_mask")),

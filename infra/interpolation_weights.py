@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse
@@ -57,8 +59,8 @@ def weights(
     path = cache / f"{readable[:60]}-to-{grid.resolution:g}-{method}-{digest}.npz"
     if path.exists():
         try:
-            return scipy.sparse.csr_array(scipy.sparse.load_npz(path))
-        except (OSError, ValueError, KeyError, EOFError):  # cut off by whoever filled the disk: make it again
+            return scipy.sparse.csr_array(scipy.sparse.load_npz(BytesIO(path.read_bytes())))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # damaged: make it again
             path.unlink(missing_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".writing-") as folder:
