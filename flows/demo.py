@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from flows.forecast import forecast_here
+from infra import layout
 from infra.demo import INIT_TIME
 from infra.demo.configuration import DETERMINISTIC, ENSEMBLE, deliver_analyses, demo_settings
 from infra.errors import StoreError
 from infra.publication import read_manifest
 from model.cycle import Cycle
+from tasks.verification import SkillRow, skill_rows, verify_cycle
+
+_SHOWN_DAYS = (1, 2, 3, 5, 7, 10)
+_SHOWN_FIELDS = ("z500", "t850", "u850", "2m_temperature", "mean_sea_level_pressure")
+_COLUMNS = ("field", "day", "RMSE", "persistence", "climatology", "ACC", "fair CRPS", "spread/skill")
 
 
 def demo(*, output: Path) -> None:
@@ -32,10 +41,46 @@ def demo(*, output: Path) -> None:
         raise StoreError(f"output folder {output}: cannot be written: {error.strerror}") from None
     settings = demo_settings(output)
     cycles = [Cycle(model=name, init_time=INIT_TIME) for name in (DETERMINISTIC, ENSEMBLE)]
+    store = settings.store.open()
     for cycle in cycles:
         forecast_here(cycle, settings, console)
-    store = settings.store.open()
+        if not store.exists(layout.verification(cycle)):
+            verify_cycle(cycle, settings)
+        console.print(skill_table(cycle.model, skill_rows(store, cycle.model, cycles=[cycle])))
     console.print("\nOpen these pages:")
     for cycle in cycles:
         page = f"{read_manifest(store, cycle).prefix}index.html"
         console.print(f"  {cycle.model}: {store.url(page)}", soft_wrap=True)
+
+
+def skill_table(model: str, rows: Sequence[SkillRow]) -> Table:
+    """Scores of the main fields at the main lead times; a forecast with skill has an RMSE below both references.
+
+    Args:
+        model: name of the model.
+        rows: scores of all its fields and lead times in one region.
+    """
+    table = Table(title=f"Skill of {model} against the nature run, globally")
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "field" else "right")
+    for name in _SHOWN_FIELDS:
+        for row in rows:
+            if row.field == name and row.lead_days in _SHOWN_DAYS:
+                table.add_row(*_cells(row), end_section=row.lead_days == _SHOWN_DAYS[-1])
+    return table
+
+
+def _cells(row: SkillRow) -> tuple[str, ...]:
+    def number(value: float, digits: int = 2) -> str:
+        return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+    return (
+        f"{row.field} [{row.units}]",
+        f"{row.lead_days:g}",
+        number(row.rmse),
+        number(row.persistence_rmse),
+        number(row.climatology_rmse),
+        number(row.acc),
+        number(row.crps),
+        number(row.spread_skill),
+    )
