@@ -61,30 +61,6 @@ def built(kind: str, neighbourhood: Neighbourhood, **options: object):
     )
 
 
-def test_ladder_neighbourhood_is_the_band_of_two_hops_each(neighbourhood: Neighbourhood) -> None:
-    distance = np.abs(np.subtract.outer(np.arange(NUM_NODES), np.arange(NUM_NODES)))
-    np.testing.assert_array_equal(neighbourhood.matrix.toarray(), distance <= 14)
-    assert neighbourhood.half_bandwidth == 14
-
-
-def test_k_hops_equal_the_matrix_power() -> None:
-    random = np.random.default_rng(0)
-    upper = np.triu(random.random((40, 40)) < 0.05, 1)
-    adjacency = upper | upper.T
-    senders, receivers = np.nonzero(adjacency)
-    for hops in range(5):
-        pattern = k_hop_neighbourhood(senders=senders, receivers=receivers, num_nodes=40, hops=hops)
-        power = np.linalg.matrix_power(np.eye(40) + adjacency, hops) > 0
-        np.testing.assert_array_equal(pattern.matrix.toarray(), power)
-
-
-def test_dense_part_outside_the_mesh_is_false(neighbourhood: Neighbourhood) -> None:
-    part = neighbourhood.dense(slice(-3, 2), slice(148, 155))
-    assert part.shape == (5, 7)
-    assert not part.any()
-    assert neighbourhood.dense(slice(148, 152), slice(148, 152)).sum() == 4
-
-
 @pytest.mark.parametrize(
     ("kind", "block_size"),
     [
@@ -204,8 +180,3 @@ def test_splash_off_the_tpu_is_refused(neighbourhood: Neighbourhood) -> None:
         )
     with pytest.raises(ValueError, match="multiple of 128"):
         attention_kind_for("splash_mha", platform="tpu", channels_per_head=16)
-
-
-def test_directed_edges_are_refused() -> None:
-    with pytest.raises(ValueError, match="both directions"):
-        k_hop_neighbourhood(senders=np.array([0]), receivers=np.array([1]), num_nodes=2, hops=1)
