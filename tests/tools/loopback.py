@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import SO_LINGER, SOL_SOCKET
+from socket import SHUT_RDWR, SO_LINGER, SOL_SOCKET
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,15 @@ class Fault:
     Args:
         matching: part of the path.
         status: answer with this status instead.
-        cut_after: send so many bytes of the body, then reset the connection.
+        cut_after: send so many bytes of the body, then end the connection.
+        reset: end it with a TCP reset, which may also lose bytes sent before.
         times: how often; a large number for always.
     """
 
     matching: str
     status: int | None = None
     cut_after: int | None = None
+    reset: bool = False
     times: int = 1
 
 
@@ -109,8 +111,11 @@ def serving(folder: Path) -> Iterator[FileServer]:
             if fault is not None and fault.cut_after is not None:
                 self.wfile.write(data[: fault.cut_after])
                 self.wfile.flush()
-                self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # close with RST
+                if fault.reset:
+                    self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
                 self.close_connection = True
+                if not fault.reset:
+                    self.connection.shutdown(SHUT_RDWR)
                 self.connection.close()
                 return None
             self.wfile.write(data)
