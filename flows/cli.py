@@ -215,9 +215,9 @@ def decode(source: Path, output: Path) -> None:
     output
         NetCDF file to write.
     """
-    from flows.decode import decode as run
+    from flows.decode import decode_file, print_summary
 
-    run(source, output)
+    print_summary(decode_file(source, output), output)
 
 
 @app.command
@@ -243,9 +243,9 @@ def regrid(
     method
         Interpolation.
     """
-    from flows.decode import regrid as run
+    from flows.decode import print_summary, regrid_file
 
-    run(source, output, grid=grid, method=method)
+    print_summary(regrid_file(source, output, resolution=grid, method=method), output)
 
 
 @app.command
@@ -306,9 +306,9 @@ def verify(*, model: str, init: str | None = None) -> None:
     init
         Only this cycle; default: all published cycles.
     """
-    from flows.verification import verify_command as run
+    from flows.verification import verify as run
 
-    run(model=model, init=init)
+    run(model=model, init_times=[init] if init else None)
 
 
 @app.command

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import xarray as xr
+from rich.console import Console
+from rich.table import Table
 
 from infra.decoding import decode_isolated
 from infra.errors import InvalidFieldError, UnknownOptionError
@@ -101,3 +103,16 @@ def describe(dataset: xr.Dataset) -> list[tuple[str, str, str, str]]:
 def absent_fields(dataset: xr.Dataset) -> list[str]:
     """Combinations of variable, level and time for which a GRIB file had no message (NaN in the result)."""
     return list(json.loads(dataset.attrs.get("absent", "[]")))
+
+
+def print_summary(dataset: xr.Dataset, out: Path) -> None:
+    """Say on the terminal what was written where."""
+    table = Table(title=str(out))
+    for column in ("variable", "dims", "units", "range"):
+        table.add_column(column)
+    for row in describe(dataset):
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for field in absent_fields(dataset):
+        console.print(f"absent in the file, NaN here: {field}")
