@@ -41,7 +41,7 @@ def main() -> None:
     quiet_orchestration(debug=debug)
     try:
         app(tokens, exit_on_error=True)
-    except FoldcastError as error:
+    except (FoldcastError, ValueError) as error:  # a value type refuses what was typed with a ValueError
         if debug:
             raise
         errors.print(f"foldcast: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ written under a temporary name and renamed; a damaged one is built again.
 
 from __future__ import annotations
 
-import os
+import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import fields
@@ -51,7 +51,7 @@ def _write(path: Path, graphs: GridMeshGraphs) -> None:
         else:
             arrays[field.name] = np.asarray(value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
+    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.tmp.npz")
     try:
         np.savez(partial, **arrays)
         partial.replace(path)

@@ -115,6 +115,9 @@ class ModelSettings(_Section):
 
     checkpoint: str = Field(..., description="Path or URL of the params .npz file.")
     statistics: str = Field(..., description="Folder or URL with the *_by_level.nc normalisation statistics.")
+    resolution: float | None = Field(
+        None, description="Grid spacing in degrees, for a checkpoint that does not say its own."
+    )
     loader: str | None = Field(
         None, description="'module:function' that loads a model of a family not built in."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import orbax.checkpoint as ocp
 from infra.errors import CheckpointMismatchError
 
 State = TypeVar("State")
-_FINGERPRINT = "fingerprint"
+_FINGERPRINT, _NOTES = "fingerprint", "notes"
 
 
 class TrainingCheckpoints:
@@ -52,17 +53,18 @@ class TrainingCheckpoints:
         update = self._manager.latest_step()
         return None if update is None else int(update)
 
-    def save(self, update: int, state: Any) -> None:
-        """Keep a state whose next update is ``update``; seen by readers only when it is whole."""
+    def save(self, update: int, state: Any, *, notes: Mapping[str, Any] | None = None) -> None:
+        """Keep a state whose next update is ``update``, with notes (as JSON); seen only when it is whole."""
         self._manager.save(
             update,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave({_FINGERPRINT: self._fingerprint})
+                state=ocp.args.StandardSave(state),
+                about=ocp.args.JsonSave({_FINGERPRINT: self._fingerprint, _NOTES: dict(notes or {})}),
             ),
         )
 
-    def restore(self, like: State) -> State | None:
-        """The newest state, bit for bit as it was saved; None if there is none.
+    def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
+        """The newest state, bit for bit as it was saved, and its notes; None if there is none.
 
         Args:
             like: a state of the same structure, shapes and types.
@@ -83,4 +85,4 @@ class TrainingCheckpoints:
         restored: State = self._manager.restore(
             update, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
         )["state"]
-        return restored
+        return restored, about[_NOTES]

@@ -34,4 +34,7 @@ def model_identity(model: ModelSettings) -> ModelIdentity:
         return ModelIdentity(family=forecaster.family, task=forecaster.task, grid=forecaster.grid)
     path = checkpoint_path(model.checkpoint)
     checkpoint = read_checkpoint(path.read_bytes(), name=path.name)
-    return ModelIdentity(family=checkpoint.family, task=checkpoint.task, grid=checkpoint_grid(checkpoint))
+    named = Grid(resolution=model.resolution) if model.resolution is not None else None
+    return ModelIdentity(
+        family=checkpoint.family, task=checkpoint.task, grid=checkpoint_grid(checkpoint, named)
+    )

@@ -18,6 +18,7 @@ from infra.jax_runtime import enable_compilation_cache
 from infra.manifests import RunDescription
 from infra.settings import ModelSettings, Settings
 from model.cycle import Cycle
+from model.grid import Grid
 from model.rollout.rng import base_key, member_key
 from model.rollout.state import RolloutState
 
@@ -46,7 +47,7 @@ def load_models(
         load = _loader(settings.loader)
         return [load(settings, device) for device in local]
     if cache is not None:
-        enable_compilation_cache(cache / "programs")
+        enable_compilation_cache(cache / "compiled")
     return [_load_published(settings, device, cache) for device in local]
 
 
@@ -102,10 +103,12 @@ def _loader(name: str) -> Callable[[ModelSettings, object], Forecaster]:
 def _load_published(settings: ModelSettings, device: object, cache: Path | None) -> Forecaster:
     from model.forecaster import load_forecaster
 
+    grid = Grid(resolution=settings.resolution) if settings.resolution is not None else None
     remote = {} if cache is None else {"cache": cache}
     return load_forecaster(
         read_checkpoint(settings.checkpoint, **remote),
         read_statistics(settings.statistics, **remote),
+        grid=grid,
         precision=settings.precision,
         attention=settings.attention,
         members_per_program=settings.members_per_program,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,22 @@ from model.step import ModelStep
 from model.training.losses import LossWeights, autoregressive_loss, weighted_squared_error
 from model.training.optimizer import Params
 from model.training.training import Batch
+
+Predict = Callable[[jax.Array, jax.Array], jax.Array]
+"""Key of a step and features (grid, channel) to normalised targets, float32 (grid, channel)."""
+
+
+class FamilyLoss(Protocol):
+    """A family in training: its loss and, for evaluation, its prediction with the parameters at hand."""
+
+    model_step: ModelStep
+    statics: Mapping[str, jax.Array]
+
+    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean loss over a batch, and each variable's unweighted share."""
+
+    def predictor(self, params: Params) -> Predict:
+        """One step of the model as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +58,11 @@ class GraphCastLoss:
 
     def __call__(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the batch; the key has no effect."""
-        cast = cast_parameters(params, self.precision)
-        embedding = self.network.embed_structure(cast, self.structure)
-
-        def predict(features: jax.Array) -> jax.Array:
-            return self.network.forward(cast, self.structure, embedding, features.astype(self.precision))
+        predictor = self.predictor(params)
 
         def of_example(example: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
             return autoregressive_loss(
-                predict,
+                lambda features: predictor(key, features),
                 self.model_step,
                 self.weights,
                 statics=self.statics,
@@ -58,6 +71,17 @@ class GraphCastLoss:
             )
 
         return _mean(jax.vmap(of_example)(batch))
+
+    def predictor(self, params: Params) -> Predict:
+        """The network with these parameters; deterministic."""
+        cast = cast_parameters(params, self.precision)
+        embedding = self.network.embed_structure(cast, self.structure)
+
+        def predict(key: jax.Array, features: jax.Array) -> jax.Array:
+            features = features.astype(self.precision)
+            return self.network.forward(cast, self.structure, embedding, features).astype(jnp.float32)
+
+        return predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +119,17 @@ class GenCastLoss:
 
         examples = jax.tree.leaves(batch)[0].shape[0]
         return _mean(jax.vmap(of_example)(batch, jax.random.split(key, examples)))
+
+    def predictor(self, params: Params) -> Predict:
+        """A sample of the diffusion with these parameters."""
+        cast = cast_parameters(params, self.precision)
+        embedding = self.network.denoiser.embed_structure(cast, self.structure)
+
+        def predict(key: jax.Array, features: jax.Array) -> jax.Array:
+            features = features.astype(self.precision)
+            return self.network.sample(cast, self.structure, embedding, self.basis, key, features)
+
+        return predict
 
 
 def _mean(

@@ -23,6 +23,7 @@ class OptimizerConfig:
         weight_decay: of weight matrices; biases, scales and offsets are left alone.
         clip_norm: largest global norm of a gradient.
         average_decay: decay of the running average of the parameters; 0 for none.
+        muon_rms: root mean square of Muon's update of a matrix, in units of the learning rate.
         frozen: beginnings of module paths whose parameters stay as they are.
     """
 
@@ -32,6 +33,7 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     clip_norm: float = 32.0
     average_decay: float = 0.999
+    muon_rms: float = 0.2
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -73,7 +75,7 @@ def build_optimizer(
             adam_b2=config.beta2,
             weight_decay=config.weight_decay,
             weight_decay_mask=decayed,
-            consistent_rms=0.2,
+            consistent_rms=config.muon_rms,
         )
     transformation = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
     if not config.frozen:

@@ -75,7 +75,7 @@ def make_update(
         else:
             results = jax.lax.map(lambda item: gradient(*item), (batch, jax.random.split(key, parts)))
             metrics, gradients = jax.tree.map(lambda array: array.mean(axis=0), results)
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         changes, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, changes)
         done = state.update.astype(jnp.float32)

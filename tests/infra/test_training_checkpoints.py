@@ -16,15 +16,16 @@ def state(value: float) -> dict[str, jax.Array]:
 def test_the_newest_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     with TrainingCheckpoints(tmp_path, fingerprint="a") as checkpoints:
         checkpoints.save(1, state(0.5))
-        checkpoints.save(2, state(1 / 3))
+        checkpoints.save(2, state(1 / 3), notes={"best": 0.1})
 
     with TrainingCheckpoints(tmp_path, fingerprint="a") as checkpoints:
         restored = checkpoints.restore(state(0.0))
         assert checkpoints.newest() == 2
 
     assert restored is not None
-    jax.tree.map(np.testing.assert_array_equal, restored, state(1 / 3))
-    assert jax.tree.map(lambda leaf: leaf.dtype, restored) == jax.tree.map(lambda leaf: leaf.dtype, state(0.0))
+    assert restored[1] == {"best": 0.1}
+    jax.tree.map(np.testing.assert_array_equal, restored[0], state(1 / 3))
+    assert jax.tree.map(lambda leaf: leaf.dtype, restored[0]) == jax.tree.map(lambda leaf: leaf.dtype, state(0.0))
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""Trains or fine-tunes a model as a configuration file says; killed, it goes on where its last checkpoint is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import xarray as xr
+from prefect import flow
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.runtime import flow_run
+from rich.console import Console
+
+from tasks.training import Preparation, UpdateReport, prepare, updates
+from tasks.training_settings import read_training_settings
+
+_CURVE_POINTS = 200
+_REPORT_EVERY = 50
+
+
+@flow(name="training", flow_run_name="training-{config}")
+def training(config: str) -> str:
+    """Train as a TOML file says; loss and skill appear as artifacts.
+
+    Args:
+        config: path of the file.
+
+    Returns:
+        Path of the params file, in the published format.
+    """
+    preparation = prepare(read_training_settings(Path(config)))
+    curves = _Curves(preparation)
+    for report in updates(preparation):
+        curves.add(report)
+    curves.publish()
+    return str(preparation.settings.output / "params.npz")
+
+
+def train(config: Path) -> Iterator[UpdateReport]:
+    """The same without Prefect, update by update."""
+    return updates(prepare(read_training_settings(config)))
+
+
+def train_command(config: Path) -> None:
+    """Train here, printing the loss now and then and every evaluation."""
+    console = Console()
+    settings = read_training_settings(config)
+    total = settings.curriculum().updates
+    for report in train(config):
+        if report.update % _REPORT_EVERY == 0:
+            console.print(
+                f"update {report.update + 1} of {total}: loss {report.metrics['loss']:.4f}, "
+                f"learning rate {report.metrics['learning_rate']:.2e}"
+            )
+        if report.skill is not None:
+            for row in skill_rows(report.skill):
+                console.print("  " + ", ".join(f"{name} {value}" for name, value in row.items()))
+        if report.stopped:
+            console.print(f"stopped at update {report.update + 1}: skill no longer grows")
+    console.print(f"params file: {settings.output / 'params.npz'}")
+
+
+def skill_rows(skill: xr.Dataset) -> list[dict[str, str]]:
+    """Scores as rows of a table, one for each field and lead time."""
+    rows = []
+    for field in skill["field"].values:
+        for lead in skill["lead_time"].values:
+            here = skill.sel(field=field, lead_time=lead, region="global")
+            hours = int(lead.astype("timedelta64[h]").astype(int))
+            row = {"field": str(field), "lead time": f"{hours} h"}
+            for name in ("rmse", "persistence_rmse", "climatology_rmse", "acc", "crps", "spread_skill_ratio"):
+                if name in here:
+                    row[name] = f"{float(here[name]):.4g}"
+            rows.append(row)
+    return rows
+
+
+class _Curves:
+    """Loss and skill of a training, shown in Prefect's interface."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._total = preparation.settings.curriculum().updates
+        self._points: list[dict[str, str]] = []
+        self._skill: list[dict[str, str]] = []
+        self._every = max(self._total // _CURVE_POINTS, 1)
+        self._progress = (
+            create_progress_artifact(0.0, description="updates") if flow_run.id else None
+        )
+
+    def add(self, report: UpdateReport) -> None:
+        """Take up an update; publish what changed."""
+        if report.update % self._every == 0:
+            row = {"update": str(report.update + 1)}
+            self._points.append(row | {name: f"{value:.5g}" for name, value in report.metrics.items()})
+            if self._progress is not None:
+                update_progress_artifact(self._progress, 100.0 * (report.update + 1) / self._total)
+        if report.skill is not None:
+            self._skill += [{"update": str(report.update + 1)} | row for row in skill_rows(report.skill)]
+            self.publish()
+
+    def publish(self) -> None:
+        """The tables as they are."""
+        if not flow_run.id:
+            return
+        create_table_artifact(key="training-loss", table=self._points, description="Loss by update")
+        if self._skill:
+            create_table_artifact(key="training-skill", table=self._skill, description="Held-out skill")
