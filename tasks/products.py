@@ -25,6 +25,7 @@ from infra.version import code_version
 from model.cycle import Cycle
 from tasks.aggregate import DEFAULT_BUDGET, aggregate
 from tasks.climatology import climatology_at, climatology_variables, load_climatology
+from tasks.product_grib import write_grib_products
 from tasks.product_maps import draw_pictures
 from tasks.product_plan import plan_products
 
@@ -198,6 +199,8 @@ def _fill(
     formats: Sequence[str] = model.products.formats
     if "netcdf" in formats:
         write_netcdf(open_products(folder / "ensemble.zarr"), folder / "netcdf", stem="ensemble")
+    if "grib2" in formats:
+        write_grib_products(folder / "grib2", open_products(folder / "ensemble.zarr"), forecast, plan)
     page: dict[str, Any] = {"maps": [], "plumes": []}
     if "png" in formats:
         maps, plumes = draw_pictures(
