@@ -1,0 +1,65 @@
+"""Archives of analyses that models are trained on: Zarr stores, read into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from infra.errors import MissingDataError
+from model.variables import STATICS, VARIABLES
+
+
+def read_archive(
+    path: Path,
+    variables: Sequence[str],
+    levels: Sequence[int],
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> xr.Dataset:
+    """Some variables of a period, float32, in memory.
+
+    Args:
+        path: a Zarr store with dims (time, [level,] latitude, longitude) and canonical names; it may still grow.
+        variables: long names; those without a time dimension among them.
+        levels: hPa.
+        start, end: bounds of the period, both included; None for those of the archive.
+
+    Raises:
+        MissingDataError: no such store, or it lacks a variable, a level or the period.
+    """
+    try:
+        archive = xr.open_zarr(path, consolidated=False)
+    except (FileNotFoundError, KeyError) as error:
+        raise MissingDataError(f"{path}: expected a Zarr store of analyses, found none ({error})") from error
+    missing = sorted(set(variables) - set(map(str, archive.data_vars)))
+    if missing:
+        raise MissingDataError(f"{path}: expected {missing}, got {sorted(map(str, archive.data_vars))}")
+    if any(VARIABLES[name].on_levels for name in variables):
+        absent = sorted(set(levels) - set(archive["level"].values.tolist()))
+        if absent:
+            raise MissingDataError(
+                f"{path}: expected levels {absent} hPa, got {archive['level'].values.tolist()}"
+            )
+        archive = archive.sel(level=list(levels))
+    period = archive[list(variables)].sel(time=slice(_naive(start), _naive(end)))
+    if not period.sizes["time"]:
+        times = archive["time"].values
+        raise MissingDataError(
+            f"{path}: expected analyses from {start or 'its start'} to {end or 'its end'}, got {times[0]} to {times[-1]}"
+        )
+    fields = {
+        name: period[name].isel(time=0) if name in STATICS and "time" in period[name].dims else period[name]
+        for name in variables
+    }
+    loaded: xr.Dataset = xr.Dataset(fields).astype(np.float32).load()
+    return loaded
+
+
+def _naive(time: datetime | None) -> np.datetime64 | None:
+    """NumPy's times have no zone; ours are UTC."""
+    return None if time is None else np.datetime64(int(time.timestamp()), "s")
