@@ -209,6 +209,8 @@ class _Computation:
         self._chunks: dict[int, dict[str, str]] = {}
         self._seconds: list[float] = []
         self._lock = threading.Lock()
+        self._compiling = threading.Lock()
+        self._compiled: set[int] = set()
         self._failed = threading.Event()
 
     def run(self) -> tuple[MemberManifest, ...]:
@@ -320,17 +322,13 @@ class _Computation:
         states: list[RolloutState],
         writer: BackgroundWriter,
     ) -> None:
-        forecaster = self._forecasters[index]
-        allowance = _COMPILE_ALLOWANCE
         for work in group:
             if work.checkpoint is not None:
                 self._chunks[work.member] = dict(work.checkpoint.chunks)
             self._chunks.setdefault(work.member, {})
         while states[0].step < group[0].stop and not self._failed.is_set():
             began = time.perf_counter()
-            with self._watchdog.watching(f"device {index}", allowance=allowance):
-                results = forecaster.advance(states, self._statics)
-            allowance = 1.0
+            results = self._advance(index, states)
             states = [state for state, _ in results]
             for work, (state, fields) in zip(group, results):
                 writer.submit(partial(self._write_step, state, fields))
@@ -343,6 +341,20 @@ class _Computation:
         if not self._failed.is_set():
             for work in group:
                 writer.submit(partial(self._complete, index, work))
+
+    def _advance(self, index: int, states: list[RolloutState]) -> list[tuple[RolloutState, xr.Dataset]]:
+        """One step; devices take their first one after the other.
+
+        Compiling takes much host memory, and what the first device compiled the next may find in the cache.
+        """
+        forecaster = self._forecasters[index]
+        if index in self._compiled:
+            with self._watchdog.watching(f"device {index}"):
+                return forecaster.advance(states, self._statics)
+        with self._compiling, self._watchdog.watching(f"device {index}", allowance=_COMPILE_ALLOWANCE):
+            results = forecaster.advance(states, self._statics)
+            self._compiled.add(index)
+            return results
 
     def _write_step(self, state: RolloutState, fields: xr.Dataset) -> None:
         written = self._fields.write_step(state.member, state.step - 1, fields)
