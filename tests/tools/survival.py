@@ -174,7 +174,7 @@ def _services(folder: Path) -> Iterator[tuple]:
         port = probe.getsockname()[1]
     server = LocalServer(home=folder / "prefect", port=port)
     with ExitStack() as stack:
-        stack.enter_context(running_server(server))
+        stack.enter_context(running_server(server, timeout=180.0))
         subprocess.run(
             [sys.executable, "-m", "tests.tools.survival", "--deploy"],
             env=child_environment(**server.environment()),
