@@ -26,6 +26,8 @@ from infra.settings import child_environment
 from infra.sources.source import FieldRequest, RawFile
 from model.grid import Grid
 
+DECODE_TIMEOUT_SECONDS = 900.0
+
 
 def decode_isolated(
     paths: Path | str | Iterable[Path | str],
@@ -35,15 +37,17 @@ def decode_isolated(
     valid_times: Collection[datetime] | None = None,
     spectral_grid: Grid | None = None,
     keep_unknown: bool = False,
+    timeout: float = DECODE_TIMEOUT_SECONDS,
 ) -> xr.Dataset:
     """``infra.grib.decode`` in a child process: the same arguments and result, in memory.
 
     Args:
         paths, variables, levels, valid_times, keep_unknown: as there.
         spectral_grid: where spherical harmonics are evaluated; without it they are refused.
+        timeout: seconds until the child is ended; there is damage that makes ecCodes count for hours.
 
     Raises:
-        InvalidFieldError: as there; also where the child died, with what it said last.
+        InvalidFieldError: as there; also where the child died or did not end, with what it said last.
     """
     files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     with tempfile.TemporaryDirectory(prefix="foldcast-decode-") as folder:
@@ -57,21 +61,27 @@ def decode_isolated(
             "keep_unknown": keep_unknown,
             "out": str(out),
         }
-        finished = subprocess.run(
-            [sys.executable, "-m", "infra.grib_program"],
-            input=json.dumps(request),
-            env=child_environment(PYTHONPATH=str(Path(__file__).resolve().parent.parent)),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        names = ", ".join(map(str, files[:3])) + more
+        try:
+            finished = subprocess.run(
+                [sys.executable, "-m", "infra.grib_program"],
+                input=json.dumps(request),
+                env=child_environment(PYTHONPATH=str(Path(__file__).resolve().parent.parent)),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InvalidFieldError(
+                f"{names}: the decoder did not end within {timeout:g} s: a damaged message, or a stalled disk"
+            ) from error
         lines = [line for line in finished.stderr.splitlines() if line.strip()]
         last = lines[-1] if lines else "nothing"
         if finished.returncode == INVALID_FIELD:
             raise InvalidFieldError(last)
         if finished.returncode != 0 or not out.exists():
-            more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-            names = ", ".join(map(str, files[:3])) + more
             raise InvalidFieldError(
                 f"{names}: the decoder died on a damaged message (status {finished.returncode}); "
                 f"it said: {last}"
@@ -122,7 +132,8 @@ def decode_files(
                 "sha256": file.sha256[0],
             }
             parts.append(fields.assign_attrs(messages=json.dumps([entry])))
-    return _merged([_requested(part, request) for part in parts], request)
+    requested = [_requested(part, request) for part in parts]
+    return _merged([part for part in requested if part.data_vars], request)
 
 
 def _requested(part: xr.Dataset, request: FieldRequest) -> xr.Dataset:

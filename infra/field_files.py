@@ -68,7 +68,7 @@ def read_fields(
     Args:
         path: a NetCDF file or a Zarr folder.
         file_format: which.
-        valid_time: read that time alone (and what has no time); default: all.
+        valid_time: read that time alone (and what has no time), nothing if it is not there; default: all.
 
     Returns:
         float32 Dataset with dims (time, [level,] latitude, longitude), statics without time, other variables
@@ -96,12 +96,16 @@ def _engine(path: Path, file_format: str) -> str:
 
 def canonical(dataset: xr.Dataset, *, where: str, valid_time: datetime | None = None) -> xr.Dataset:
     """Rename, convert and order what is known in a Dataset; see ``read_fields``."""
-    dataset = _at(_axes(dataset), valid_time)
+    dataset = _axes(dataset)
+    names = {str(name): _long_name(str(name), "level" in dataset[name].dims) for name in dataset.data_vars}
+    if not any(names.values()):
+        raise InvalidFieldError(f"{where}: no known variable; it has {', '.join(sorted(names))}")
+    dataset = _at(dataset, valid_time)
     experiment = _experiment(dataset)
     known: dict[str, xr.DataArray] = {}
     for name in map(str, dataset.data_vars):
         array = dataset[name]
-        long_name = _long_name(name, "level" in array.dims)
+        long_name = names[name]
         if long_name is None or not {"latitude", "longitude"} <= set(array.dims):
             continue
         array = _in_our_units(array, long_name, where)
@@ -113,10 +117,6 @@ def canonical(dataset: xr.Dataset, *, where: str, valid_time: datetime | None = 
         axes = [*order, "latitude", "longitude"]
         array = array.drop_vars([name for name in array.coords if name not in axes])
         known[long_name] = array.transpose(..., *axes).astype(np.float32)
-    if not known:
-        raise InvalidFieldError(
-            f"{where}: no known variable; it has {', '.join(sorted(map(str, dataset.data_vars)))}"
-        )
     return xr.Dataset(known, attrs={"grid": "", "experiment": experiment})
 
 
