@@ -30,6 +30,15 @@ _TEMPORARY_PREFIX = ".writing-"
 LOCK_PREFIX = ".lock-"
 _PIECE = 8 << 20
 _PERMANENT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+_CONNECTION_ERRORS = frozenset(
+    {
+        "botocore.HTTPClientError",
+        "botocore.IncompleteReadError",
+        "botocore.ResponseParserError",  # an answer that was cut
+        "aiohttp.ClientError",
+        "gcsfs.HttpError",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +233,14 @@ class translated:
             raise StoreError(f"could not {self._action}: permission denied") from error
         if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNOS:
             raise StoreError(f"could not {self._action}: {error}") from error
-        if isinstance(error, (OSError, TimeoutError)):
+        if isinstance(error, (OSError, TimeoutError)) or (error is not None and _may_pass(error)):
             raise TransientSourceError(f"could not {self._action}: {error}") from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether a client library's own exception is about the connection (they are not all OSErrors)."""
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    return not kinds.isdisjoint(_CONNECTION_ERRORS)
 
 
 def precondition_failed(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ points, so a point's series needs one short range per lead time. Values are roun
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
 
 from infra.errors import PublicationError
 from model.grid import Grid
@@ -182,7 +184,9 @@ class ProductStore:
     def finish(self, **attrs: Any) -> None:
         """Add attributes and consolidate the metadata, so that a remote reader opens it in one request."""
         self._group.attrs.update(attrs)
-        zarr.consolidate_metadata(self._group.store)
+        with warnings.catch_warnings():  # consolidated metadata are an extension of Zarr v3 that readers know
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(self._group.store)
 
 
 def open_products(folder: Path | str) -> xr.Dataset:

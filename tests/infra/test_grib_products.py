@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from dataclasses import replace
@@ -156,9 +157,11 @@ def test_derived_fields_and_probabilities(tmp_path: Path) -> None:
 
 
 def test_grib_ls_lists_the_same(tmp_path: Path) -> None:
-    program = shutil.which("grib_ls")
+    library = importlib.util.find_spec("eccodeslib")
+    bundled = Path(library.origin).parent / "bin" / "grib_ls" if library and library.origin else None
+    program = str(bundled) if bundled and bundled.is_file() else shutil.which("grib_ls")
     if program is None:
-        pytest.skip("grib_ls is not installed")
+        pytest.skip("grib_ls is neither bundled with ecCodes nor installed")
     write_grib(tmp_path / "u.grib2", [(field("u_component_of_wind"), values(mean=0.0))], GRID)
     listed = subprocess.run(
         [program, "-p", "shortName,number,stepRange,level", str(tmp_path / "u.grib2")],
