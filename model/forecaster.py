@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from model.channels import INPUT_FRAMES
 from model.checkpoint_file import CheckpointFile, read_checkpoint
 from model.errors import InvalidFieldError
 from model.forcings import GivenForcings, forcing_fields
@@ -244,13 +245,47 @@ class NetworkForecaster:
         began = time.perf_counter()
         with jax.default_device(self.device):
             self._prepared = jax.device_put(self.network.prepare(), self.device)
+        self._program = self._lower(self._prepared, *arguments).compile()
+        jax.block_until_ready(self._prepared)
+        self.compile_seconds = time.perf_counter() - began
+
+    def _lower(self, *arguments: Any) -> Any:
+        """The step as a program of these arguments or of their shapes, not yet compiled."""
         step = self._step
         if self.members_per_program > 1:
             step = jax.vmap(step, in_axes=(None, None, 0, None))
-        lowered = jax.jit(step, donate_argnums=(2,)).lower(self._prepared, *arguments)
-        self._program = lowered.compile()
-        jax.block_until_ready(self._prepared)
-        self.compile_seconds = time.perf_counter() - began
+        return jax.jit(step, donate_argnums=(2,)).lower(*arguments)
+
+    def compiled_memory(self) -> dict[str, int]:
+        """Compile the step without weather or running anything, and say what it needs, in bytes.
+
+        Returns:
+            ``arguments`` (parameters, embeddings, weather), ``outputs`` and ``temporaries``.
+        """
+        task, shape = self.task, self.grid.shape
+
+        def window(name: str) -> jax.ShapeDtypeStruct:
+            levels = (len(task.pressure_levels),) if VARIABLES[name].on_levels else ()
+            return jax.ShapeDtypeStruct((INPUT_FRAMES, *levels, *shape), np.float32)
+
+        weather = _Weather(
+            key=jax.ShapeDtypeStruct((2,), np.uint32),
+            frames={name: window(name) for name in task.time_inputs},
+        )
+        if self.members_per_program > 1:
+            weather = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct((self.members_per_program, *a.shape), a.dtype), weather
+            )
+        used = {*task.input_variables, *task.forcing_variables} & COMPUTED_FORCINGS
+        forcings = {name: jax.ShapeDtypeStruct((INPUT_FRAMES + 1, *shape), np.float32) for name in used}
+        statics = {name: jax.ShapeDtypeStruct(shape, np.float32) for name in task.statics}
+        prepared = jax.eval_shape(self.network.prepare)
+        analysis = self._lower(prepared, statics, weather, forcings).compile().memory_analysis()
+        return {
+            "arguments": analysis.argument_size_in_bytes,
+            "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+            "temporaries": analysis.temp_size_in_bytes,
+        }
 
     def _step(
         self, prepared: Prepared, statics: Fields, weather: _Weather, forcings: Fields
