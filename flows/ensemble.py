@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -30,10 +30,14 @@ from infra.manifests import RunDescription
 from infra.settings import Settings, load_settings
 from infra.version import code_version
 from model.cycle import Block, Cycle, parse_init_time, plan_blocks
+from model.task import TaskConfig
 from tasks.blocks import BlockRefusedError, HandOut, compute_block_elsewhere
 from tasks.gather import Gathered, gather_members, require_enough, save_ensemble_manifest
-from tasks.models import cache_folder, load_models, statistics_sha256
+from tasks.model_identity import ModelIdentity, model_identity
+from tasks.models import cache_folder, statistics_sha256
+from tasks.perturbations import describe_perturbation
 from tasks.rollout import LoadedModels, ProgressCallback
+from tasks.run_plan import load_fitting_models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,29 +87,30 @@ def forecast_ensemble(
     model = settings.configured_model(cycle.model)
     members, steps = members or model.members, steps or model.steps
     store = settings.store.open()
-    models = load_models(model, cache=cache_folder(settings))
-    description = describe_run(cycle, settings, models)
+    identity = model_identity(model, cache=cache_folder(settings))
+    description = describe_run(cycle, settings, identity)
     description.save(store)
     create_forecast_store(
         store,
         layout.forecast_store(cycle, description.run),
-        task=models[0].task,
-        grid=models[0].grid,
+        task=identity.task,
+        grid=identity.grid,
         init_time=cycle.init_time,
         members=members,
         steps=steps,
-        attrs={"model": cycle.model, "run": description.run, "model_description": models[0].description},
+        attrs={"model": cycle.model, "run": description.run, "model_description": identity.description},
     )
+    load = cache(partial(load_fitting_models, cycle.model, settings))
 
     def compute(numbers: Sequence[int], *, repair: bool = False) -> dict[int, str]:
         blocks = plan_blocks(numbers, block_size=model.block_size)
         if settings.run.submission == "in-process":
-            return _compute_here(cycle, description.run, blocks, steps, settings, models, progress)
+            return _compute_here(cycle, description.run, blocks, steps, settings, load, progress)
         verified = None
         if repair:
 
             def verified(block: Block) -> bool:
-                return not _gather(settings, description, models, block.members, steps, {}).problems
+                return not _gather(settings, description, identity.task, block.members, steps, {}).problems
 
         how = HandOut(
             deployment=f"members/{settings.run.work_pool}",
@@ -115,11 +120,11 @@ def forecast_ensemble(
         return _compute_elsewhere(cycle, description.run, blocks, steps, settings, how, verified)
 
     failures = compute(range(members))
-    gathered = _gather(settings, description, models, range(members), steps, failures)
+    gathered = _gather(settings, description, identity.task, range(members), steps, failures)
     damaged = [member for member in gathered.problems if member not in failures]
     if damaged:
         failures |= compute(damaged, repair=True)
-        gathered = _gather(settings, description, models, range(members), steps, failures)
+        gathered = _gather(settings, description, identity.task, range(members), steps, failures)
     save_ensemble_manifest(store, description, gathered, steps=steps)
     try:
         require_enough(gathered, cycle, members=members, require=model.require)
@@ -150,14 +155,14 @@ def ensemble(model: str, init_time: str, members: int | None = None, steps: int 
     forecast_ensemble(cycle, load_settings(), members=members, steps=steps)
 
 
-def describe_run(cycle: Cycle, settings: Settings, models: LoadedModels) -> RunDescription:
+def describe_run(cycle: Cycle, settings: Settings, identity: ModelIdentity) -> RunDescription:
     """Everything that will decide a value of this run."""
     model = settings.configured_model(cycle.model)
     key = layout.initial_condition(cycle)
     initial_condition = load_initial_condition(settings.store.open(), cycle)
     return RunDescription(
         cycle=cycle,
-        model_sha256=models[0].sha256,
+        model_sha256=identity.sha256,
         statistics_sha256=statistics_sha256(model, cache=cache_folder(settings)),
         initial_condition=key,
         initial_condition_sha256=dataset_sha256(initial_condition),
@@ -165,7 +170,7 @@ def describe_run(cycle: Cycle, settings: Settings, models: LoadedModels) -> RunD
         rng=model.rng,
         precision=model.precision,
         attention=model.attention,
-        perturbation=model.perturbation,
+        perturbation=describe_perturbation(cycle, settings),
         code_version=code_version(),
     )
 
@@ -173,7 +178,7 @@ def describe_run(cycle: Cycle, settings: Settings, models: LoadedModels) -> RunD
 def _gather(
     settings: Settings,
     description: RunDescription,
-    models: LoadedModels,
+    task: TaskConfig,
     members: Sequence[int],
     steps: int,
     failures: dict[int, str],
@@ -182,7 +187,7 @@ def _gather(
         settings.store.open(),
         description.cycle,
         run=description.run,
-        task=models[0].task,
+        task=task,
         members=members,
         steps=steps,
     )
@@ -196,7 +201,7 @@ def _compute_here(
     blocks: Sequence[Block],
     steps: int,
     settings: Settings,
-    models: LoadedModels,
+    load: Callable[[], LoadedModels],
     progress: ProgressCallback | None,
 ) -> dict[int, str]:
     """Blocks one after the other in this process; in a flow each is a task that the UI shows."""
@@ -208,7 +213,7 @@ def _compute_here(
             members=block.members,
             steps=steps,
             settings=settings,
-            models=models,
+            load=load,
             progress=progress,
         )
 

@@ -6,7 +6,7 @@ of its members is. It may be killed at any moment; whoever runs the block next c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prefect import flow
 
@@ -17,9 +17,11 @@ from infra.initial_conditions import load_initial_condition
 from infra.manifests import MemberManifest, load_run_description
 from infra.settings import Settings, load_settings
 from model.cycle import Cycle, parse_init_time
-from tasks.models import cache_folder, load_models, member_starter, statics_of, statistics_sha256
+from tasks.models import cache_folder, member_starter, statics_of, statistics_sha256
+from tasks.perturbations import member_conditions
 from tasks.report_progress import reported
 from tasks.rollout import LoadedModels, ProgressCallback, RolloutOptions, compute_members
+from tasks.run_plan import load_fitting_models
 
 
 def run_block(
@@ -29,7 +31,7 @@ def run_block(
     members: Sequence[int],
     steps: int,
     settings: Settings,
-    models: LoadedModels | None = None,
+    load: Callable[[], LoadedModels] | None = None,
     progress: ProgressCallback | None = None,
     watched: bool = False,
 ) -> tuple[MemberManifest, ...]:
@@ -41,12 +43,13 @@ def run_block(
         members: global member numbers.
         steps: model steps each member shall have.
         settings: the store, and how this worker runs the model.
-        models: the model on each local device; default: loaded here.
+        load: gives the model on each local device; default: loads it, if this machine can hold it.
         progress: called after every step.
         watched: whether the process ends itself when a step makes no progress within the model's limit.
 
     Raises:
         CheckpointMismatchError: this worker's model or the stored initial condition is not the run's.
+        DoesNotFitError: this machine lacks the memory; the message names settings that would fit.
         StoreError: the run's description or initial condition is missing.
         TransientSourceError: the store kept failing.
     """
@@ -66,14 +69,14 @@ def run_block(
             f"{cycle}: run {run} was planned with statistics {description.statistics_sha256[:12]}…, "
             f"this worker has {statistics[:12]}…"
         )
-    models = models or load_models(model, cache=cache_folder(settings))
+    models = load() if load is not None else load_fitting_models(cycle.model, settings)
     return compute_members(
         models,
         store=store,
         description=description,
         members=members,
         steps=steps,
-        initial_state=member_starter(description, initial_condition),
+        initial_state=member_starter(description, member_conditions(cycle, settings, initial_condition)),
         statics=statics_of(initial_condition, cycle, models[0].task.statics),
         options=RolloutOptions(
             checkpoint_every=model.checkpoint_every,

@@ -1,0 +1,56 @@
+"""``foldcast plan``: what a run would need against what this machine has."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from infra.settings import load_settings
+from tasks.run_plan import RunPlan, plan_run
+
+
+def plan(*, model: str, members: int | None = None, steps: int | None = None) -> None:
+    """Print a run's needs, and refuse what does not fit.
+
+    Args:
+        model: name of a configured model.
+        members: ensemble size; default the model's.
+        steps: model steps; default the model's.
+
+    Raises:
+        DoesNotFitError: something does not fit; the message names settings that would.
+        UnknownModelError: no such model.
+    """
+    found = plan_run(model, load_settings(), members=members, steps=steps)
+    Console().print(plan_table(found))
+    found.require_fit()
+
+
+def plan_table(found: RunPlan) -> Table:
+    """A plan as a table: what is needed, what there is."""
+    machine = found.machine
+    table = Table(
+        "", "needed (estimate)", "available", "", title=f"Plan for {found.model}", title_justify="left"
+    )
+    table.add_row("grid", f"{found.grid.resolution:g}°", "", "")
+    table.add_row("members × steps", f"{found.members} × {found.steps} in {found.blocks} blocks", "", "")
+    table.add_row("how", str(found.choice), f"{machine.devices} × {machine.device_kind}", "")
+    _add(
+        table,
+        f"memory per {machine.platform}",
+        found.device_bytes,
+        machine.device_bytes or machine.host_bytes,
+    )
+    _add(table, "host memory", found.host_bytes, machine.host_bytes)
+    _add(table, "store, at most", found.store_bytes, machine.store_bytes)
+    duration = str(found.duration).split(".")[0] if found.duration else "known after the first run"
+    table.add_row("time on this machine", duration, "", "")
+    return table
+
+
+def _add(table: Table, name: str, needed: int, available: int | None) -> None:
+    if available is None:
+        table.add_row(name, f"{needed / 2**30:.1f} GiB", "no limit known", "✅")
+    else:
+        mark = "✅" if needed <= available else "❌"
+        table.add_row(name, f"{needed / 2**30:.1f} GiB", f"{available / 2**30:.1f} GiB", mark)
