@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,12 +25,16 @@ from infra.settings import Settings
 from infra.sources import make_source
 from infra.sources.source import FieldRequest, Source
 from model.cycle import Cycle, parse_init_time
+from model.diagnostics.ensemble_products import Event, available_quantities, wind_speed
+from model.diagnostics.event_scores import event_statistics, total_events
 from model.diagnostics.scores import ensemble_statistics, scores, total
 from model.grid import Grid
 from model.variables import VARIABLES
 from tasks.climatology import ClimatologyAt, climatology_at, load_climatology
 from tasks.ingest import fetch_analysis, is_transient
 from tasks.regrid import regrid_analysis
+
+FIELDS, EVENTS = "statistics.nc", "events.nc"
 
 TruthAt = Callable[[datetime], xr.Dataset | None]
 """The analysis of a valid time on the model's grid, dims ([level,] latitude, longitude); None if it has not
@@ -125,7 +129,13 @@ def verify_cycle(cycle: Cycle, settings: Settings, *, source: str | None = None)
     )
     climatology = climatology_at(load_climatology(model.climatology)) if model.climatology else None
     return score_cycle(
-        store, cycle, forecast, truth, persistence=_persistence(store, cycle), climatology=climatology
+        store,
+        cycle,
+        forecast,
+        truth,
+        persistence=_persistence(store, cycle),
+        climatology=climatology,
+        events=[Event(**event.model_dump()) for event in model.products.events],
     )
 
 
@@ -148,11 +158,17 @@ def score_cycle(
     *,
     persistence: xr.Dataset | None,
     climatology: ClimatologyAt | None,
+    events: Sequence[Event] = (),
 ) -> Verification:
-    """Reduce a cycle to sufficient statistics, one lead time in memory at a time, and store them."""
+    """Reduce a cycle to sufficient statistics, one lead time in memory at a time, and store them.
+
+    Probabilities are scored for events on variables and wind speeds; those on totals since the start or on
+    anomalies are passed over.
+    """
     grid = Grid(resolution=180.0 / (forecast.sizes["latitude"] - 1))
     verified: list[timedelta] = []
     missing: list[timedelta] = []
+    happened: list[xr.Dataset] = []
 
     def by_lead() -> Iterator[xr.Dataset]:
         for index, value in enumerate(forecast["lead_time"].values):
@@ -164,6 +180,7 @@ def score_cycle(
             verified.append(lead)
             at = forecast.isel(lead_time=[index])
             common = [name for name in at.data_vars if name in known]
+            happened.extend(_event_statistics(at.isel(lead_time=0), known, events, grid, value))
             normal = None if climatology is None else climatology(cycle.init_time + lead)
             yield ensemble_statistics(
                 at[common],
@@ -182,6 +199,8 @@ def score_cycle(
             f"{cycle}: no truth has arrived for any of {len(missing)} lead times"
         ) from error
     statistics.attrs |= {"model": cycle.model, "init_time": cycle.identifier}
+    if happened:
+        store.write(layout.verification(cycle, EVENTS), statistics_bytes(total_events(happened)))
     key = layout.verification(cycle)
     store.write(key, statistics_bytes(statistics))
     return Verification(cycle=cycle, key=key, verified=tuple(verified), missing=tuple(missing))
@@ -194,13 +213,13 @@ def statistics_bytes(statistics: xr.Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def load_statistics(store: ObjectStore, cycle: Cycle) -> xr.Dataset:
-    """A verified cycle's statistics.
+def load_statistics(store: ObjectStore, cycle: Cycle, name: str = FIELDS) -> xr.Dataset:
+    """A verified cycle's statistics: of its fields, or of its events.
 
     Raises:
         StoreError: the cycle was not verified.
     """
-    data = io.BytesIO(store.read(layout.verification(cycle)))
+    data = io.BytesIO(store.read(layout.verification(cycle, name)))
     return xr.load_dataset(data, engine="h5netcdf", decode_timedelta=True)
 
 
@@ -247,6 +266,33 @@ def skill_rows(
                 )
             )
     return rows
+
+
+def _event_statistics(
+    forecast: xr.Dataset, truth: xr.Dataset, events: Sequence[Event], grid: Grid, lead: np.timedelta64
+) -> Iterator[xr.Dataset]:
+    """Statistics of the events that a forecast and its truth at one lead time tell about."""
+    if forecast.sizes["member"] < 2:
+        return
+    names = [str(name) for name in forecast.data_vars if name in truth]
+    available = available_quantities(names)
+    fields = {}
+    for event in events:
+        quantity = available.get(event.quantity)
+        if quantity is None or quantity.rule not in ("variable", "wind-speed"):
+            continue
+        if event.level is not None and event.level not in forecast["level"].values:
+            continue
+        both = []
+        for dataset in (forecast, truth):
+            inputs = [dataset[name] for name in quantity.inputs]
+            if event.level is not None:
+                inputs = [array.sel(level=event.level) for array in inputs]
+            values = [array.transpose(..., "latitude", "longitude").values for array in inputs]
+            both.append(wind_speed(*values) if quantity.rule == "wind-speed" else values[0])
+        fields[event] = (both[0], both[1])
+    if fields:
+        yield event_statistics(fields, grid=grid, lead_time=lead)
 
 
 def _arrived(

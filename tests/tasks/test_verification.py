@@ -15,9 +15,18 @@ from infra.forecast_store import open_forecast
 from infra.object_store import ObjectStore
 from infra.settings import ModelSettings, Settings, SourceSettings, StoreSettings
 from model.cycle import Cycle
+from model.diagnostics.ensemble_products import Event
+from model.diagnostics.event_scores import event_scores
 from model.diagnostics.scores import scores
 from model.grid import Grid
-from tasks.verification import load_statistics, score_cycle, skill_rows, verified_cycles, verify_cycle
+from tasks.verification import (
+    EVENTS,
+    load_statistics,
+    score_cycle,
+    skill_rows,
+    verified_cycles,
+    verify_cycle,
+)
 from tests.fakes.forecasts import INIT_TIME, fields, write_forecast
 
 GRID = Grid(resolution=30.0)
@@ -83,6 +92,25 @@ def test_the_skill_table_has_a_row_per_field_and_lead_time(store: ObjectStore) -
     both = skill_rows(store, "demo")
     mean_square = np.mean([skill_rows(store, "demo", cycles=[c])[0].rmse ** 2 for c in (CYCLE, LATER)])
     assert both[0].rmse == pytest.approx(mean_square**0.5)
+
+
+def test_events_are_scored_with_their_reliability(store: ObjectStore) -> None:
+    forecast = open_forecast(store, "forecast.zarr")
+    events = [
+        Event(quantity="10m_wind_speed", threshold=5.0),
+        Event(quantity="temperature", threshold=270.0, level=850),
+        Event(quantity="total_precipitation", threshold=0.001),
+    ]
+    score_cycle(store, CYCLE, forecast, truth_at, persistence=None, climatology=None, events=events)
+    result = event_scores(load_statistics(store, CYCLE, EVENTS)).sel(region="global")
+    assert result["event"].values.tolist() == [event.name for event in events[:2]]
+    members = forecast[["10m_u_component_of_wind", "10m_v_component_of_wind"]].isel(lead_time=0)
+    share = (np.hypot(*(members[name] for name in members)) > 5.0).mean("member").values
+    known = truth_at(INIT_TIME + timedelta(hours=12))
+    assert known is not None
+    happened = np.hypot(known["10m_u_component_of_wind"], known["10m_v_component_of_wind"]).values > 5.0
+    brier = np.average(((share - happened) ** 2).mean(axis=1), weights=GRID.area_weights())
+    assert result["brier"].isel(event=0, lead_time=0).item() == pytest.approx(brier, rel=1e-6)
 
 
 def test_without_truth_there_is_nothing_to_store(store: ObjectStore) -> None:

@@ -1,0 +1,119 @@
+"""An HTTP proxy on loopback that drops, delays, cuts and refuses requests, from a seeded random sequence."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from typing import Literal
+
+Fault = Literal["none", "drop", "refuse", "delay", "cut request", "cut answer", "lose answer"]
+
+_FAULTS: tuple[Fault, ...] = ("drop", "refuse", "delay", "cut request", "cut answer", "lose answer")
+_REFUSAL = (
+    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: 95\r\n\r\n"
+    b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>'[
+        :95
+    ]
+)
+
+
+class FaultyProxy:
+    """Forwards every request over a connection of its own; use it as a context manager.
+
+    Args:
+        server: (host, port) behind it.
+        rate: share of requests that a fault strikes.
+        seed: of the sequence of faults.
+    """
+
+    def __init__(self, server: tuple[str, int], *, rate: float, seed: int) -> None:
+        self._server = server
+        self._rate = rate
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        self.counts: Counter[Fault] = Counter()
+
+    def __enter__(self) -> FaultyProxy:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, name="faulty-proxy", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    @property
+    def faults(self) -> int:
+        """How many struck so far."""
+        return sum(count for fault, count in self.counts.items() if fault != "none")
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _choose(self) -> tuple[Fault, float]:
+        with self._lock:
+            fault: Fault = self._random.choice(_FAULTS) if self._random.random() < self._rate else "none"
+            self.counts[fault] += 1
+            return fault, self._random.random()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client:
+                client.settimeout(10)
+                request = _read_request(client)
+                if not request:
+                    return
+                fault, where = self._choose()
+                if fault == "drop":
+                    return
+                if fault == "refuse":
+                    client.sendall(_REFUSAL)
+                    return
+                if fault == "delay":
+                    time.sleep(0.05 * where)
+                if fault == "cut request":
+                    with socket.create_connection(self._server, timeout=10) as server:
+                        server.sendall(request[: int(len(request) * where)])
+                    return
+                answer = self._forward(request)
+                if fault == "lose answer":
+                    return
+                client.sendall(answer[: int(len(answer) * where)] if fault == "cut answer" else answer)
+        except OSError:
+            return
+
+    def _forward(self, request: bytes) -> bytes:
+        with socket.create_connection(self._server, timeout=10) as server:
+            server.sendall(request)
+            return b"".join(iter(lambda: server.recv(65536), b""))
+
+
+def _read_request(client: socket.socket) -> bytes:
+    """One whole request, made to close its connection; empty if the client went away."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = client.recv(65536)
+        if not piece:
+            return b""
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    headers = {line.partition(b":")[0].strip().lower(): line.partition(b":")[2].strip() for line in lines}
+    if headers.pop(b"expect", b"").lower() == b"100-continue":
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    length = int(headers.get(b"content-length", b"0"))
+    while len(body) < length:
+        piece = client.recv(65536)
+        if not piece:
+            return b""
+        body += piece
+    headers[b"connection"] = b"close"
+    return first + b"\r\n" + b"".join(b"%s: %s\r\n" % item for item in headers.items()) + b"\r\n" + body
