@@ -60,7 +60,7 @@ def _messages(fields: xr.Dataset, valid_time: datetime) -> Iterator[bytes]:
         for name in sorted(map(str, fields.data_vars)):
             if name not in _PARAMETERS:
                 raise InvalidFieldError(f"{name}: expected one of {sorted(_PARAMETERS)}")
-            field = fields[name].squeeze(drop=True).transpose(..., "latitude", "longitude")
+            field = fields[name].transpose(..., "latitude", "longitude")
             levels: list[int | None] = [None] if "level" not in field.dims else list(field["level"].values)
             for level in levels:
                 values = (field if level is None else field.sel(level=level)).values
