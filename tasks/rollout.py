@@ -6,7 +6,6 @@ states are prepared by another. A member's steps are never all in memory.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -22,13 +21,14 @@ import xarray as xr
 from infra import layout, rollout_checkpoints
 from infra.background_writer import BackgroundWriter, Backoff
 from infra.errors import CheckpointMismatchError
-from infra.forecast_store import ForecastWriter, chunk_step, damaged_chunks, expected_chunks
-from infra.manifests import MemberManifest, RunDescription, load_member_manifest
+from infra.forecast_store import ForecastWriter, expected_chunks
+from infra.manifests import MemberManifest, RunDescription
 from infra.object_store import ObjectStore
 from infra.resources import MemoryUse, memory_use
 from infra.rollout_checkpoints import RolloutCheckpoint
 from infra.watchdog import Watchdog
 from model.rollout.state import RolloutState
+from tasks.open_work import OpenWork, find_open_work, grouped
 
 if TYPE_CHECKING:
     from model.forecaster import Forecaster
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 LoadedModels = Sequence["Forecaster"]
 """The model on each local device."""
 
-_LOG = logging.getLogger(__name__)
 _COMPILE_ALLOWANCE = 4.0
 
 
@@ -98,21 +97,6 @@ class RolloutProgress:
 
 
 ProgressCallback = Callable[[RolloutProgress], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """A member's open steps: from the state's next step up to, not including, ``stop``."""
-
-    member: int
-    checkpoint: RolloutCheckpoint | None
-    stop: int
-    steps: int
-    repair: bool = False
-
-    @property
-    def start(self) -> int:
-        return self.checkpoint.state.step if self.checkpoint else 0
 
 
 def compute_members(
@@ -214,8 +198,11 @@ class _Computation:
         self._failed = threading.Event()
 
     def run(self) -> tuple[MemberManifest, ...]:
-        open_work = [work for member in self._members if (work := self._open_work(member)) is not None]
-        groups = deque(_grouped(open_work, self._options.members_per_program))
+        found = find_open_work(
+            self._store, self._description, self._task, members=self._members, steps=self._steps
+        )
+        self._manifests.update(found.complete)
+        groups = deque(grouped(found.open, self._options.members_per_program))
         devices = self._forecasters[: len(groups)]
         with (
             BackgroundWriter(
@@ -239,53 +226,11 @@ class _Computation:
                 raise
         return tuple(self._manifests[member] for member in self._members)
 
-    def _open_work(self, member: int) -> _Work | None:
-        manifest = load_member_manifest(self._store, self._description.cycle, self._description.run, member)
-        if manifest is None:
-            checkpoint = self._checkpoint(member, self._steps)
-            return _Work(member=member, checkpoint=checkpoint, stop=self._steps, steps=self._steps)
-        wanted = expected_chunks(self._task, member, range(min(manifest.steps, self._steps)))
-        listed = {chunk: manifest.chunks.get(chunk, "not listed") for chunk in wanted}
-        wrong = damaged_chunks(self._store, self._forecast_key, listed)
-        if not wrong and manifest.steps >= self._steps:
-            self._manifests[member] = manifest
-            return None
-        for chunk, problem in wrong.items():
-            _LOG.warning("%s, member %d: %s: %s", self._description.cycle, member, chunk, problem)
-        damaged = sorted({chunk_step(chunk) for chunk in wrong})
-        repair = manifest.steps >= self._steps
-        checkpoint = self._checkpoint(member, damaged[0] if damaged else manifest.steps)
-        if checkpoint is not None:
-            checkpoint = RolloutCheckpoint(
-                state=checkpoint.state,
-                chunks={**manifest.chunks, **checkpoint.chunks},
-                started_at_steps=manifest.started_at_steps,
-            )
-        elif repair:
-            self._chunks[member] = dict(manifest.chunks)
-        return _Work(
-            member=member,
-            checkpoint=checkpoint,
-            stop=damaged[-1] + 1 if repair else self._steps,
-            steps=max(manifest.steps, self._steps),
-            repair=repair,
-        )
-
-    def _checkpoint(self, member: int, at_most: int) -> RolloutCheckpoint | None:
-        return rollout_checkpoints.load_newest(
-            self._store,
-            self._description.cycle,
-            run=self._description.run,
-            member=member,
-            fingerprint=self._description.fingerprint,
-            at_most=at_most,
-        )
-
     def _serve(
         self,
         index: int,
         forecaster: Forecaster,
-        groups: deque[tuple[_Work, ...]],
+        groups: deque[tuple[OpenWork, ...]],
         writer: BackgroundWriter,
         preparing: ThreadPoolExecutor,
     ) -> None:
@@ -301,31 +246,26 @@ class _Computation:
             raise
 
     def _prepare_next(
-        self, forecaster: Forecaster, groups: deque[tuple[_Work, ...]], preparing: ThreadPoolExecutor
-    ) -> tuple[tuple[_Work, ...], Future[list[RolloutState]]] | None:
+        self, forecaster: Forecaster, groups: deque[tuple[OpenWork, ...]], preparing: ThreadPoolExecutor
+    ) -> tuple[tuple[OpenWork, ...], Future[list[RolloutState]]] | None:
         with self._lock:
             if not groups:
                 return None
             group = groups.popleft()
         return group, preparing.submit(self._states, forecaster, group)
 
-    def _states(self, forecaster: Forecaster, group: tuple[_Work, ...]) -> list[RolloutState]:
-        return [
-            work.checkpoint.state if work.checkpoint else self._initial_state(forecaster, work.member)
-            for work in group
-        ]
+    def _states(self, forecaster: Forecaster, group: tuple[OpenWork, ...]) -> list[RolloutState]:
+        return [work.state if work.state else self._initial_state(forecaster, work.member) for work in group]
 
     def _compute(
         self,
         index: int,
-        group: tuple[_Work, ...],
+        group: tuple[OpenWork, ...],
         states: list[RolloutState],
         writer: BackgroundWriter,
     ) -> None:
         for work in group:
-            if work.checkpoint is not None:
-                self._chunks[work.member] = dict(work.checkpoint.chunks)
-            self._chunks.setdefault(work.member, {})
+            self._chunks[work.member] = dict(work.chunks)
         while states[0].step < group[0].stop and not self._failed.is_set():
             began = time.perf_counter()
             results = self._advance(index, states)
@@ -360,7 +300,7 @@ class _Computation:
         written = self._fields.write_step(state.member, state.step - 1, fields)
         self._chunks[state.member].update(written)
 
-    def _write_checkpoint(self, work: _Work, state: RolloutState) -> None:
+    def _write_checkpoint(self, work: OpenWork, state: RolloutState) -> None:
         where = {"run": self._description.run, "member": state.member}
         rollout_checkpoints.save(
             self._store,
@@ -368,7 +308,7 @@ class _Computation:
             RolloutCheckpoint(
                 state=state,
                 chunks=self._chunks[state.member],
-                started_at_steps=_started(work),
+                started_at_steps=work.started_at_steps,
             ),
             run=self._description.run,
             fingerprint=self._description.fingerprint,
@@ -377,7 +317,7 @@ class _Computation:
             self._store, self._description.cycle, **where, anchor_every=self._options.anchors
         )
 
-    def _complete(self, index: int, work: _Work) -> None:
+    def _complete(self, index: int, work: OpenWork) -> None:
         chunks = self._chunks.pop(work.member)
         expected = expected_chunks(self._task, work.member, range(work.steps))
         memory = memory_use(jax.local_devices())
@@ -390,7 +330,7 @@ class _Computation:
             members_per_program=self._options.members_per_program,
             options=self._forecasters[index].options,
             seconds_per_step=self._seconds_per_step(),
-            started_at_steps=_started(work),
+            started_at_steps=work.started_at_steps,
             peak_host_bytes=memory.peak_host_bytes,
             peak_device_bytes=memory.peak_device_bytes,
         )
@@ -425,21 +365,3 @@ class _Computation:
 def _device_name(index: int) -> str:
     device = jax.local_devices()[index]
     return f"{device.platform}:{device.id} {device.device_kind}"
-
-
-def _started(work: _Work) -> tuple[int, ...]:
-    if work.checkpoint is None:
-        return (0,)
-    return (*work.checkpoint.started_at_steps, work.start)
-
-
-def _grouped(open_work: Sequence[_Work], size: int) -> list[tuple[_Work, ...]]:
-    """Groups of at most ``size`` members that start and stop at the same steps."""
-    by_span: dict[tuple[int, int], list[_Work]] = {}
-    for work in open_work:
-        by_span.setdefault((work.start, work.stop), []).append(work)
-    return [
-        tuple(works[first : first + size])
-        for works in by_span.values()
-        for first in range(0, len(works), size)
-    ]
