@@ -21,6 +21,7 @@ from model.graphs.chunks import (
     SlotChunks,
     chunk_by_receiver,
     chunk_slots,
+    for_each_chunk,
     map_chunks,
     sum_chunks_by_receiver,
 )
@@ -330,7 +331,7 @@ class GraphCastNetwork:
             counted = jnp.where(empty[..., None], 0.0, messages.astype(jnp.float32))
             return edge + messages, counted.sum(axis=1)
 
-        edges, sums = jax.lax.map(rows, (edges, structure.senders, structure.receivers))
+        edges, sums = for_each_chunk(rows, (edges, structure.senders, structure.receivers))
         return edges, self._sum_levels(sums.reshape(-1, latent)).astype(mesh.dtype)
 
     def _sum_levels(self, rows: jax.Array) -> jax.Array:

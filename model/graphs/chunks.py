@@ -146,9 +146,16 @@ def sum_chunks_by_receiver(
         here = here + jnp.matmul(belongs, messages, precision=jax.lax.Precision.HIGHEST)
         return jax.lax.dynamic_update_slice_in_dim(total, here, first, 0), None
 
-    total, _ = jax.lax.scan(
-        add,
-        jnp.zeros((nodes, features), jnp.float32),
-        (arrays, chunks.senders, chunks.receivers, chunks.first_receivers),
-    )
-    return total
+    total = jnp.zeros((nodes, features), jnp.float32)
+    parts = (arrays, chunks.senders, chunks.receivers, chunks.first_receivers)
+    if chunks.senders.shape[0] == 1:
+        return add(total, jax.tree.map(lambda array: array[0], parts))[0]
+    return jax.lax.scan(add, total, parts)[0]
+
+
+def for_each_chunk(function: Callable[[Arrays], Result], arrays: Arrays) -> Result:
+    """Apply a function to each entry of the leading axis, which counts chunks; without a loop if there is one."""
+    if jax.tree.leaves(arrays)[0].shape[0] == 1:
+        result = function(jax.tree.map(lambda array: array[0], arrays))
+        return jax.tree.map(lambda array: array[None], result)
+    return jax.lax.map(function, arrays)
