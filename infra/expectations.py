@@ -6,7 +6,6 @@ Importing Great Expectations costs seconds, so it happens inside the functions.
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,11 +33,19 @@ def run_suite(
         blocks: nothing passes unjudged.
     """
     gx: Any = importlib.import_module("great_expectations")
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(False)
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            analytics_enabled=False,
+        ),
+    )
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     actions = _docs_actions(context, docs_folder)
     asset = context.data_sources.add_pandas("initial-condition").add_dataframe_asset("field-statistics")
@@ -77,8 +84,6 @@ def _docs_actions(context: Any, folder: Path | None) -> list[Any]:
     """The actions that build Data Docs into a folder; none without a folder."""
     from great_expectations.checkpoint.actions import UpdateDataDocsAction
 
-    for site in list(context.variables.data_docs_sites or {}):
-        context.delete_data_docs_site(site)
     if folder is None:
         return []
     backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}

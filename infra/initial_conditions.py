@@ -174,7 +174,13 @@ def skin_temperature_proxy(
 
 
 def store_initial_condition(
-    store: ObjectStore, cycle: Cycle, dataset: xr.Dataset, recipe: Recipe, provenance: Mapping[str, Any]
+    store: ObjectStore,
+    cycle: Cycle,
+    dataset: xr.Dataset,
+    recipe: Recipe,
+    provenance: Mapping[str, Any],
+    *,
+    source: str = "",
 ) -> str:
     """Store an initial condition, its mark of completeness last; returns its key.
 
@@ -184,8 +190,9 @@ def store_initial_condition(
         dataset: from ``assemble``.
         recipe: how it was made.
         provenance: JSON: sources, URLs, sha256 of raw messages, code version; kept in attrs.
+        source: name of the source, for one of a set of analyses beside the control's.
     """
-    key = layout.initial_condition(cycle)
+    key = layout.initial_condition(cycle, source)
     dataset = dataset.assign_attrs(
         cycle=str(cycle), recipe=recipe.fingerprint, provenance=json.dumps(provenance, sort_keys=True)
     )
@@ -193,22 +200,22 @@ def store_initial_condition(
     return key
 
 
-def stored_recipe(store: ObjectStore, cycle: Cycle) -> str | None:
+def stored_recipe(store: ObjectStore, cycle: Cycle, source: str = "") -> str | None:
     """Fingerprint of the recipe of a cycle's stored initial condition; None if there is no whole one."""
-    key = layout.initial_condition(cycle)
+    key = layout.initial_condition(cycle, source)
     if not has_analysis(store, key):
         return None
     with xr.open_zarr(store.zarr(key, read_only=True), consolidated=True, chunks=None) as opened:
         return str(opened.attrs.get("recipe", ""))
 
 
-def load_initial_condition(store: ObjectStore, cycle: Cycle) -> xr.Dataset:
-    """A cycle's initial condition, in memory, compared with its checksum.
+def load_initial_condition(store: ObjectStore, cycle: Cycle, source: str = "") -> xr.Dataset:
+    """A cycle's initial condition (or that of one source of a set), in memory, compared with its checksum.
 
     Raises:
         StoreError: there is none, it was never completed, or it is not what was written.
     """
-    key = layout.initial_condition(cycle)
+    key = layout.initial_condition(cycle, source)
     if not has_analysis(store, key):
         raise StoreError(f"{cycle}: no complete initial condition at {store.url(key)}")
     return read_analysis(store, key)

@@ -54,9 +54,9 @@ def statics(source: str, resolution: float) -> str:
     return f"statics/{source}/{resolution:g}deg.zarr"
 
 
-def initial_condition(cycle: Cycle) -> str:
-    """The two frames a cycle starts from."""
-    return f"initial-conditions/{cycle}.zarr"
+def initial_condition(cycle: Cycle, source: str = "") -> str:
+    """The two frames a cycle starts from; those of one source of a set of analyses where it is named."""
+    return f"initial-conditions/{cycle}{'.' if source else ''}{source}.zarr"
 
 
 def validation(cycle: Cycle, name: str = "") -> str:
@@ -147,6 +147,16 @@ def latest(model: str) -> str:
 def catalog(name: str = "catalog.json") -> str:
     """STAC catalogue documents and the index page over all cycles."""
     return f"catalog/{name}"
+
+
+def catalog_item(cycle: Cycle) -> str:
+    """The catalogue's entry of a cycle."""
+    return catalog(f"{cycle}.json")
+
+
+def catalog_collection(model: str) -> str:
+    """The catalogue's entry of a model."""
+    return catalog(f"{model}/collection.json")
 
 
 def claims_prefix(cycle: Cycle) -> str:

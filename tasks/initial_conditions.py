@@ -39,9 +39,11 @@ from infra.statics import prepare_statics
 from infra.version import code_version
 from model.cycle import Cycle
 from model.grid import Grid
+from model.rollout.perturbations import Perturbation
 from model.task import TaskConfig
 from tasks.ingest import fetch_analysis, is_transient
 from tasks.model_identity import model_identity
+from tasks.models import cache_folder
 from tasks.regrid import regrid_analysis
 
 _ERA5T_DELAY = timedelta(days=10)
@@ -91,6 +93,8 @@ class Ingredients:
 def prepare_initial_condition(cycle: Cycle, settings: Settings) -> str:
     """A cycle's initial condition in the store; nothing is fetched twice.
 
+    Where the model's perturbation needs other analyses, these are brought into the store as well.
+
     Returns:
         Its key; ``infra.initial_conditions.load_initial_condition`` reads it.
 
@@ -99,14 +103,35 @@ def prepare_initial_condition(cycle: Cycle, settings: Settings) -> str:
         TransientSourceError: a provider or the store failed in a way that may pass.
         InvalidFieldError: what came is damaged, of another time or on an unknown grid.
     """
-    ingredients = _ingredients(cycle, settings)
-    if stored_recipe(ingredients.store, cycle) == ingredients.recipe.fingerprint:
-        return layout.initial_condition(cycle)
-    return build_initial_condition(cycle, ingredients)
+    for other, source in other_analyses(cycle, settings):
+        _prepare(other, settings, source)
+    return _prepare(cycle, settings)
 
 
-def build_initial_condition(cycle: Cycle, ingredients: Ingredients) -> str:
-    """Fetch, regrid, assemble and store; returns the key."""
+def other_analyses(cycle: Cycle, settings: Settings) -> tuple[tuple[Cycle, str], ...]:
+    """The cycles and sources of the analyses a model's perturbation needs beside the control's, in order.
+
+    Raises:
+        UnknownOptionError, ValueError: the perturbation is not configured as it should be.
+    """
+    perturbation = Perturbation.from_json(settings.configured_model(cycle.model).perturbation)
+    if perturbation.kind == "lagged":
+        lags = (timedelta(hours=hours) for hours in perturbation.lags_hours)
+        return tuple((Cycle(model=cycle.model, init_time=cycle.init_time - lag), "") for lag in lags)
+    if perturbation.kind == "analyses":
+        return tuple((cycle, source) for source in perturbation.sources)
+    return ()
+
+
+def _prepare(cycle: Cycle, settings: Settings, source: str = "") -> str:
+    ingredients = _ingredients(cycle, settings, source)
+    if stored_recipe(ingredients.store, cycle, source) == ingredients.recipe.fingerprint:
+        return layout.initial_condition(cycle, source)
+    return build_initial_condition(cycle, ingredients, source)
+
+
+def build_initial_condition(cycle: Cycle, ingredients: Ingredients, source: str = "") -> str:
+    """Fetch, regrid, assemble and store; returns the key. ``source`` names one of a set of analyses."""
     times = frame_times(ingredients.task, cycle.init_time)
     statics = _statics(ingredients, cycle.init_time)
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="frame") as pool:
@@ -122,7 +147,9 @@ def build_initial_condition(cycle: Cycle, ingredients: Ingredients) -> str:
         "statics": _origin(statics),
         "code_version": code_version(),
     }
-    return store_initial_condition(ingredients.store, cycle, dataset, ingredients.recipe, provenance)
+    return store_initial_condition(
+        ingredients.store, cycle, dataset, ingredients.recipe, provenance, source=source
+    )
 
 
 def missing_inputs(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
@@ -131,22 +158,28 @@ def missing_inputs(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
     Raises:
         TransientSourceError: the source could not be asked.
     """
-    ingredients = _ingredients(cycle, settings)
-    if stored_recipe(ingredients.store, cycle) == ingredients.recipe.fingerprint:
-        return ()
+    wanted = ((cycle, ""), *other_analyses(cycle, settings))
+    return tuple(piece for each, source in wanted for piece in _missing(each, settings, source))
+
+
+def _missing(cycle: Cycle, settings: Settings, name: str) -> list[str]:
+    ingredients = _ingredients(cycle, settings, name)
+    if stored_recipe(ingredients.store, cycle, name) == ingredients.recipe.fingerprint:
+        return []
     missing: list[str] = []
     for valid_time in frame_times(ingredients.task, cycle.init_time):
         availability = ingredients.source.available(ingredients.request(valid_time))
         missing += availability.missing
         if not availability.complete and not availability.missing:
             missing.append(f"{ingredients.source.name} at {valid_time:%Y%m%dT%HZ}")
-    return tuple(missing)
+    return missing
 
 
-def _ingredients(cycle: Cycle, settings: Settings) -> Ingredients:
+def _ingredients(cycle: Cycle, settings: Settings, source_name: str = "") -> Ingredients:
     model = settings.configured_model(cycle.model)
-    identity = model_identity(model)
-    source = make_source(model.source, settings.configured_source(model.source))
+    identity = model_identity(model, cache=cache_folder(settings))
+    name = source_name or model.source
+    source = make_source(name, settings.configured_source(name))
     ocean = None
     if SEA_SURFACE_TEMPERATURE in identity.task.time_inputs and model.sea_surface_temperature == "era5t":
         name = _era5_source(settings, model)
@@ -164,7 +197,7 @@ def _ingredients(cycle: Cycle, settings: Settings) -> Ingredients:
     )
     return Ingredients(
         task=identity.task, grid=identity.grid, source=source, ocean=ocean, recipe=recipe,
-        store=settings.store.open(), cache=Path(settings.run.cache).expanduser() / "weights",
+        store=settings.store.open(), cache=cache_folder(settings) / "weights",
     )  # fmt: skip
 
 

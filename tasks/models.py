@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
 
 from infra.checkpoint_files import read_checkpoint, read_statistics
@@ -67,15 +68,21 @@ def statistics_sha256(settings: ModelSettings, *, cache: Path) -> str:
 
 
 def member_starter(
-    description: RunDescription, initial_condition: xr.Dataset
+    description: RunDescription, condition: Callable[[int, np.ndarray, Grid], xr.Dataset]
 ) -> Callable[[Forecaster, int], RolloutState]:
-    """What makes a member's state at step 0 from the run's initial condition and the member's own key."""
+    """What makes a member's state at step 0.
+
+    Args:
+        description: of the run.
+        condition: (member, its first key, grid) → its initial condition.
+    """
     cycle = description.cycle
     base = base_key(description.seed, cycle.init_time, description.rng)
 
     def start(forecaster: Forecaster, member: int) -> RolloutState:
         key = member_key(base, member)
-        return forecaster.initial_state(initial_condition, init_time=cycle.init_time, member=member, key=key)
+        own = condition(member, key, forecaster.grid)
+        return forecaster.initial_state(own, init_time=cycle.init_time, member=member, key=key)
 
     return start
 

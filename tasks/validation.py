@@ -28,6 +28,7 @@ from model.cycle import Cycle
 from model.diagnostics.field_statistics import ExpectedState, field_statistics
 from tasks.ingest import is_transient
 from tasks.model_identity import ModelIdentity, model_identity
+from tasks.models import cache_folder
 
 _STATISTICS = "field-statistics.csv"
 _REPORT = "report.json"
@@ -54,13 +55,13 @@ def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationRe
     model = settings.configured_model(cycle.model)
     store = settings.store.open()
     state = load_initial_condition(store, cycle)
-    identity = model_identity(model)
+    identity = model_identity(model, cache=cache_folder(settings))
     kind = json.loads(state.attrs["provenance"])["kind"]
     expected = ExpectedState(
         task=identity.task,
         grid=identity.grid,
         init_time=cycle.init_time,
-        statistics=read_statistics(model.statistics),
+        statistics=read_statistics(model.statistics, cache=cache_folder(settings)),
         earlier_digests=_earlier_digests(store, cycle, identity),
         source_kind=kind,
         trained_on=model.trained_on,

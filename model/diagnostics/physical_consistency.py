@@ -73,23 +73,34 @@ def cell_weights(latitude: np.ndarray) -> np.ndarray:
 
 def area_mean(field: np.ndarray, weights: np.ndarray) -> float:
     """Mean of a (latitude, longitude) field over its finite points; NaN if there are none."""
+    with np.errstate(invalid="ignore"):  # infinities of both signs in a row
+        rows = field.mean(axis=1, dtype=np.float64)
+    if np.isfinite(rows).all():
+        return float((weights * rows).sum())
     finite = np.isfinite(field)
-    cells = np.broadcast_to(weights[:, None], field.shape)
-    total = cells[finite].sum()
-    return float((cells[finite] * field[finite]).sum(dtype=np.float64) / total) if total > 0 else float("nan")
+    counts = finite.sum(axis=1)
+    total = (weights * counts).sum()
+    sums = np.where(finite, field, 0).sum(axis=1, dtype=np.float64)
+    return float((weights * sums).sum() / total) if total > 0 else float("nan")
 
 
 def correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> float:
     """Area-weighted correlation of two (latitude, longitude) fields over points finite in both."""
-    both = np.isfinite(first) & np.isfinite(second)
-    cells = np.broadcast_to(weights[:, None], first.shape)[both]
-    if both.sum() < 3 or cells.sum() <= 0:
+    a = first.astype(np.float64)
+    b = second.astype(np.float64)
+    both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < 3:
         return float("nan")
-    a, b = first[both].astype(np.float64), second[both].astype(np.float64)
-    a = a - np.average(a, weights=cells)
-    b = b - np.average(b, weights=cells)
-    scale = np.sqrt((cells * a * a).sum() * (cells * b * b).sum())
-    return float((cells * a * b).sum() / scale) if scale > 0 else float("nan")
+    if not both.all():
+        a, b = np.where(both, a, np.nan), np.where(both, b, np.nan)
+    squares = area_mean(a * a, weights), area_mean(b * b, weights)
+    a = a - area_mean(a, weights)
+    b = b - area_mean(b, weights)
+    variances = area_mean(a * a, weights), area_mean(b * b, weights)
+    # A constant field leaves rounding, which correlates with anything.
+    if any(variance <= 1e-24 * square for variance, square in zip(variances, squares)):
+        return float("nan")
+    return area_mean(a * b, weights) / float(np.sqrt(variances[0] * variances[1]))
 
 
 def layer_error(
