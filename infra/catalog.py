@@ -50,18 +50,20 @@ def update_catalog(store: ObjectStore) -> None:
     """
     manifests = RETRY.run(lambda: list(published_cycles(store)))
     for manifest in manifests:
-        key = _item_key(manifest)
+        key = layout.catalog_item(manifest.cycle)
         document = json.dumps(stac_item(manifest), indent=1).encode()
         _rebuild(store, key, lambda document=document: document)
     for model in sorted({manifest.cycle.model for manifest in manifests}):
-        _rebuild(store, _collection_key(model), lambda model=model: _dump(stac_collection(store, model)))
+        _rebuild(
+            store, layout.catalog_collection(model), lambda model=model: _dump(stac_collection(store, model))
+        )
     _rebuild(store, layout.catalog(), lambda: _dump(stac_catalog(store)))
     _rebuild(store, layout.catalog("index.html"), lambda: index_page(store).encode())
 
 
 def stac_item(manifest: Manifest) -> dict[str, Any]:
     """The STAC item of a cycle; asset links are relative to it."""
-    key = _item_key(manifest)
+    key = layout.catalog_item(manifest.cycle)
     start = manifest.cycle.init_time
     end = start + timedelta(hours=manifest.steps * manifest.step_hours)
     assets = {
@@ -124,7 +126,11 @@ def stac_collection(store: ObjectStore, model: str) -> dict[str, Any]:
             {"rel": "root", "href": "../catalog.json", "type": "application/json"},
             {"rel": "parent", "href": "../catalog.json", "type": "application/json"},
             *(
-                {"rel": "item", "href": posixpath.basename(_item_key(m)), "type": "application/geo+json"}
+                {
+                    "rel": "item",
+                    "href": posixpath.basename(layout.catalog_item(m.cycle)),
+                    "type": "application/geo+json",
+                }
                 for m in manifests
             ),
         ],
@@ -184,14 +190,6 @@ def _rebuild(store: ObjectStore, key: str, build: Callable[[], bytes]) -> None:
         if RETRY.run(once):
             return
     raise TransientSourceError(f"{store.url(key)}: other publishers came first {_ATTEMPTS} times")
-
-
-def _item_key(manifest: Manifest) -> str:
-    return layout.catalog(f"{manifest.cycle.model}/{manifest.cycle.identifier}.json")
-
-
-def _collection_key(model: str) -> str:
-    return layout.catalog(f"{model}/collection.json")
 
 
 def _relative(source: str, target: str) -> str:

@@ -38,6 +38,7 @@ def remove_cycle(store: ObjectStore, cycle: Cycle) -> None:
     interruption finishes the work.
     """
     store.delete(layout.cycle_manifest(cycle))
+    store.delete(layout.catalog_item(cycle))
     for prefix in (
         layout.cycle_prefix(cycle),
         layout.runs_prefix(cycle),
