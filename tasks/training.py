@@ -104,7 +104,16 @@ def prepare(settings: TrainingSettings) -> Preparation:
         description=settings.description or (old.description if old else ""),
         license=settings.license or (old.license if old else ""),
     )
-    loss, fresh = _family(settings, checkpoint, grid, series)
+    loss, fresh = build_family(
+        checkpoint,
+        grid,
+        settings.statistics,
+        series.statics,
+        variable_weights=settings.variable_weights,
+        precision=settings.precision,
+        rematerialize_steps=settings.rematerialize_steps,
+        key=jax.random.PRNGKey(settings.seed),
+    )
     if not checkpoint.params:
         checkpoint = dataclasses.replace(checkpoint, params=fresh())
     return Preparation(settings=settings, checkpoint=checkpoint, series=series, loss=loss)
@@ -121,18 +130,30 @@ def read_series(archive: Path, task: TaskConfig, grid: Grid, *, start: Any = Non
     summed = _TWELVE_HOURS in moving
     names = sorted(moving - {_TWELVE_HOURS} | ({_SIX_HOURS} if summed else set()))
     dataset = read_archive(archive, [*names, *task.statics], task.pressure_levels, start=start, end=end)
+    return series_of(dataset, task, grid, name=str(archive))
+
+
+def series_of(dataset: xr.Dataset, task: TaskConfig, grid: Grid, *, name: str = "archive") -> AnalysisSeries:
+    """Six-hourly analyses in memory as a series for a task.
+
+    Raises:
+        InvalidFieldError: they lie on another grid, or have gaps.
+    """
     mismatch = grid.mismatch(dataset)
     if mismatch:
-        raise InvalidFieldError(f"{archive}: the model works on {grid.resolution:g}°; {mismatch}")
+        raise InvalidFieldError(f"{name}: the model works on {grid.resolution:g}°; {mismatch}")
+    moving = {*task.time_inputs, *task.target_variables}
     fields = {
-        name: dataset[name].transpose("time", ..., "latitude", "longitude").values for name in names
+        variable: dataset[variable].transpose("time", ..., "latitude", "longitude").values
+        for variable in sorted(moving | {_SIX_HOURS} if _TWELVE_HOURS in moving else moving)
+        if variable in dataset
     }
     times = dataset["time"].values
-    if summed:
+    if _TWELVE_HOURS in moving and _TWELVE_HOURS not in fields:
         fields[_TWELVE_HOURS] = accumulate_precipitation(fields, 12, timedelta(hours=6))
-        fields = {name: field[1:] for name, field in fields.items() if name in moving}
+        fields = {variable: field[1:] for variable, field in fields.items() if variable in moving}
         times = times[1:]
-    statics = {name: dataset[name].transpose("latitude", "longitude").values for name in task.statics}
+    statics = {variable: dataset[variable].transpose("latitude", "longitude").values for variable in task.statics}
     return AnalysisSeries(task=task, grid=grid, times=times, fields=fields, statics=statics)
 
 
@@ -200,28 +221,45 @@ def _origin(
     return old.task, old.config, old.params, old
 
 
-def _family(
-    settings: TrainingSettings, checkpoint: CheckpointFile, grid: Grid, series: AnalysisSeries
+def build_family(
+    checkpoint: CheckpointFile,
+    grid: Grid,
+    statistics: Path,
+    statics: Mapping[str, np.ndarray],
+    *,
+    variable_weights: Mapping[str, float] | None = None,
+    precision: str = "float32",
+    rematerialize_steps: bool = False,
+    key: jax.Array | None = None,
 ) -> tuple[FamilyLoss, Callable[[], Any]]:
-    """The family's loss, and what draws fresh parameters."""
+    """The family's loss on a grid, and what draws fresh parameters with the key.
+
+    Args:
+        statistics: folder of the ``*_by_level.nc`` files.
+        statics: (latitude, longitude).
+
+    Raises:
+        FoldcastError: weights for what is no target, or statistics that lack something.
+    """
     task, config = checkpoint.task, checkpoint.config
-    scaling = channel_scaling(task, read_statistics(str(settings.statistics)))
     weights = loss_weights(task, grid)
-    unknown = sorted(set(settings.variable_weights) - set(weights.variable))
+    chosen = dict(variable_weights or {})
+    unknown = sorted(set(chosen) - set(weights.variable))
     if unknown:
         raise FoldcastError(f"variable_weights: expected targets {sorted(weights.variable)}, got {unknown}")
+    scaling = channel_scaling(task, read_statistics(str(statistics)))
     common: dict[str, Any] = {
         "model_step": ModelStep(task=task, grid=grid, scaling=scaling),
-        "weights": dataclasses.replace(weights, variable={**weights.variable, **settings.variable_weights}),
-        "statics": {name: jnp.asarray(field) for name, field in series.statics.items()},
-        "precision": settings.precision,
+        "weights": dataclasses.replace(weights, variable={**weights.variable, **chosen}),
+        "statics": {name: jnp.asarray(field) for name, field in statics.items()},
+        "precision": precision,
     }
-    dtype, key = jnp.dtype(settings.precision), jax.random.PRNGKey(settings.seed)
+    dtype, key = jnp.dtype(precision), jax.random.PRNGKey(0) if key is None else key
     if isinstance(config, ModelConfig):
         network = graphcast_network(config, task)
         structure = network.structure(graphcast_graphs(config, grid), dtype=dtype)
         return GraphCastLoss(
-            network=network, structure=structure, rematerialize_steps=settings.rematerialize_steps, **common
+            network=network, structure=structure, rematerialize_steps=rematerialize_steps, **common
         ), lambda: network.initial_parameters(key)
     denoising = gencast_network(config, task, platform=jax.default_backend())
     return GenCastLoss(

@@ -68,6 +68,30 @@ class AnalysisSeries:
         """The time of an example's last input frame."""
         return _aware(self.times[number + (INPUT_FRAMES - 1) * self.stride])
 
+    def start(
+        self, number: int, steps: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Input window and forcings of a forecast that may reach beyond the series.
+
+        Returns:
+            Frames (2, …) and forcings (2 + steps, …) by variable.
+
+        Raises:
+            ValueError: the window is not in the series.
+        """
+        if not 0 <= number < self.count(0):
+            raise ValueError(f"number: expected 0 to {self.count(0) - 1}, got {number}")
+        places = number + self.stride * np.arange(INPUT_FRAMES)
+        first = _aware(self.times[number])
+        names = self.task.forcing_variables
+        by_time = [
+            forcing_fields(names, first + self.task.step * step, self.grid) for step in range(INPUT_FRAMES + steps)
+        ]
+        return (
+            {name: self.fields[name][places] for name in self.task.time_inputs},
+            {name: np.stack([fields[name] for fields in by_time]) for name in names},
+        )
+
     def batch(self, numbers: np.ndarray, rollout_steps: int) -> dict[str, dict[str, np.ndarray]]:
         """Examples by number, stacked.
 

@@ -28,7 +28,7 @@ MODEL = {
     "resolution": 30.0,
     "mesh_size": 1,
     "latent_size": 8,
-    "gnn_msg_steps": 2,
+    "gnn_msg_steps": 1,
     "hidden_layers": 1,
     "radius_query_fraction_edge_length": 0.6,
 }

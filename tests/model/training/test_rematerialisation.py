@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.graphcast import GraphCastNetwork, ModelConfig
+from model.graphs.model_graphs import model_graphs
+from model.grid import Grid
+from model.training.rematerialisation import (
+    LEVELS,
+    Rematerialisation,
+    RematerialisedGraphCast,
+    compiled_peak_bytes,
+    least_saving_that_fits,
+)
+
+GRID = Grid(resolution=30.0)
+CONFIG = ModelConfig(
+    resolution=30.0,
+    mesh_size=1,
+    latent_size=8,
+    gnn_msg_steps=4,
+    hidden_layers=1,
+    radius_query_fraction_edge_length=0.6,
+)
+
+
+def loss_of(network: GraphCastNetwork, graphs):
+    structure = network.structure(graphs)
+
+    def loss(params, features):
+        embedding = network.embed_structure(params, structure)
+        return jnp.mean(network.forward(params, structure, embedding, features) ** 2)
+
+    return loss
+
+
+def test_gradients_do_not_depend_on_what_is_kept() -> None:
+    graphs = model_graphs(
+        latitude=GRID.latitude, longitude=GRID.longitude, mesh_size=1, radius_fraction=0.6, normalization=None
+    )
+    network = GraphCastNetwork(config=CONFIG, inputs=5, outputs=3)
+    least = RematerialisedGraphCast.of(
+        network, Rematerialisation(encoder=True, decoder=True, message_steps=3, perceptrons=True)
+    )
+    params = network.initial_parameters(jax.random.PRNGKey(0))
+    features = jax.random.normal(jax.random.PRNGKey(1), (np.prod(GRID.shape), 5))
+
+    kept, again = (
+        jax.jit(jax.value_and_grad(loss_of(shape, graphs)))(params, features) for shape in (network, least)
+    )
+
+    np.testing.assert_allclose(kept[0], again[0], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), kept[1], again[1])
+
+
+def test_the_first_level_that_fits_is_taken() -> None:
+    peaks = dict(zip(LEVELS, (500, 400, 300, 200, 100)))
+
+    assert least_saving_that_fits(peaks.__getitem__, 320) == LEVELS[2]
+    assert least_saving_that_fits(peaks.__getitem__, 500) == LEVELS[0]
+    assert least_saving_that_fits(peaks.__getitem__, 50) is None
+
+
+def test_the_compiler_counts_arguments_and_results() -> None:
+    array = jax.ShapeDtypeStruct((1000,), jnp.float32)
+
+    # 4000 bytes in and 4000 out; an elementwise product needs nothing else.
+    assert compiled_peak_bytes(lambda x: x * 2, array) == pytest.approx(8000, abs=64)
+
+
+def test_settings_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="message_steps"):
+        Rematerialisation(message_steps=-1)
