@@ -41,7 +41,9 @@ def demo_models(output: Path = Path("demo-models")) -> None:
         total = settings.curriculum().updates
         for report in updates(prepare(settings)):
             if report.update % 50 == 0:
-                console.print(f"{family}: update {report.update + 1} of {total}, loss {report.metrics['loss']:.4f}")
+                console.print(
+                    f"{family}: update {report.update + 1} of {total}, loss {report.metrics['loss']:.4f}"
+                )
         finished = settings.output / "params.npz"
         (bundled("training").parent / f"{family}.npz").write_bytes(finished.read_bytes())
     evaluate_demo(archive=held_out)

@@ -83,9 +83,7 @@ class _Curves:
         self._points: list[dict[str, str]] = []
         self._skill: list[dict[str, str]] = []
         self._every = max(self._total // _CURVE_POINTS, 1)
-        self._progress = (
-            create_progress_artifact(0.0, description="updates") if flow_run.id else None
-        )
+        self._progress = create_progress_artifact(0.0, description="updates") if flow_run.id else None
 
     def add(self, report: UpdateReport) -> None:
         """Take up an update; publish what changed."""

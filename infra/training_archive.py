@@ -50,7 +50,8 @@ def read_archive(
     if not period.sizes["time"]:
         times = archive["time"].values
         raise MissingDataError(
-            f"{path}: expected analyses from {start or 'its start'} to {end or 'its end'}, got {times[0]} to {times[-1]}"
+            f"{path}: expected analyses from {start or 'its start'} to {end or 'its end'}, "
+            f"got {times[0]} to {times[-1]}"
         )
     fields = {
         name: period[name].isel(time=0) if name in STATICS and "time" in period[name].dims else period[name]

@@ -31,7 +31,10 @@ class TrainingCheckpoints:
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=False, create=True, single_host_load_and_broadcast=False
+                max_to_keep=keep,
+                enable_async_checkpointing=False,
+                create=True,
+                single_host_load_and_broadcast=False,
             ),
             item_names=("state", "about"),
         )

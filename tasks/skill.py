@@ -90,9 +90,7 @@ class ModelUnderTest:
     ) -> xr.Dataset:
         """Scores up to a lead time of forecasts from evenly spread dates, as many as there are up to ``starts``."""
         steps = lead // self.checkpoint.task.step
-        family, _ = build_family(
-            self.checkpoint, self.series.grid, self.statistics, self.series.statics
-        )
+        family, _ = build_family(self.checkpoint, self.series.grid, self.statistics, self.series.statics)
         count = self.series.count(steps)
         if count < 1:
             raise MissingDataError(
@@ -114,9 +112,7 @@ class ModelUnderTest:
     def stability(self, variables: tuple[str, ...], *, lead: timedelta, seed: int = 0) -> Stability:
         """One forecast from the first date over a long time; no truth is needed, the forcings go on."""
         steps = lead // self.checkpoint.task.step
-        family, _ = build_family(
-            self.checkpoint, self.series.grid, self.statistics, self.series.statics
-        )
+        family, _ = build_family(self.checkpoint, self.series.grid, self.statistics, self.series.statics)
         frames, forcings = self.series.start(0, steps)
         fields = make_forecast(family, variables, steps=steps)(
             jax.tree.map(jnp.asarray, self.checkpoint.params),

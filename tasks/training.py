@@ -119,7 +119,9 @@ def prepare(settings: TrainingSettings) -> Preparation:
     return Preparation(settings=settings, checkpoint=checkpoint, series=series, loss=loss)
 
 
-def read_series(archive: Path, task: TaskConfig, grid: Grid, *, start: Any = None, end: Any = None) -> AnalysisSeries:
+def read_series(
+    archive: Path, task: TaskConfig, grid: Grid, *, start: Any = None, end: Any = None
+) -> AnalysisSeries:
     """A period of an archive as a series for a task; 12 h precipitation is summed where only 6 h is archived.
 
     Raises:
@@ -153,7 +155,9 @@ def series_of(dataset: xr.Dataset, task: TaskConfig, grid: Grid, *, name: str = 
         fields[_TWELVE_HOURS] = accumulate_precipitation(fields, 12, timedelta(hours=6))
         fields = {variable: field[1:] for variable, field in fields.items() if variable in moving}
         times = times[1:]
-    statics = {variable: dataset[variable].transpose("latitude", "longitude").values for variable in task.statics}
+    statics = {
+        variable: dataset[variable].transpose("latitude", "longitude").values for variable in task.statics
+    }
     return AnalysisSeries(task=task, grid=grid, times=times, fields=fields, statics=statics)
 
 
@@ -306,7 +310,8 @@ class _Evaluation:
         )
         if series.count(settings.steps) < 1:
             raise FoldcastError(
-                f"evaluation: expected a period longer than {settings.steps} model steps, got {series.times.size} analyses"
+                f"evaluation: expected a period longer than {settings.steps} model steps, "
+                f"got {series.times.size} analyses"
             )
         climatology = None
         if settings.climatology is not None:

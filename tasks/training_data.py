@@ -14,7 +14,13 @@ from model.variables import STATICS
 
 
 def write_training_store(
-    archive: AnalysisArchive, path: Path, grid: Grid, *, start: datetime, end: datetime, cache: Path | None = None
+    archive: AnalysisArchive,
+    path: Path,
+    grid: Grid,
+    *,
+    start: datetime,
+    end: datetime,
+    cache: Path | None = None,
 ) -> Path:
     """Regrid an archive as ingest does and store it for ``infra.training_archive``; one block is in memory at once.
 
@@ -33,7 +39,10 @@ def write_training_store(
     written = False
     for block in archive.blocks(start, end):
         fields = regrid(
-            block.merge(statics, combine_attrs="override", join="override"), grid, method="linear", cache=cache
+            block.merge(statics, combine_attrs="override", join="override"),
+            grid,
+            method="linear",
+            cache=cache,
         )
         fields = fields.drop_attrs()
         if written:

@@ -20,7 +20,9 @@ from model.training.family_losses import FamilyLoss
 from model.training.optimizer import Params
 from model.variables import VARIABLES
 
-Forecast = Callable[[Params, Mapping[str, jax.Array], Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]]
+Forecast = Callable[
+    [Params, Mapping[str, jax.Array], Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]
+]
 """Parameters, input window, forcings and keys (member, 2) to fields (member, step, [level,] latitude, longitude)."""
 
 GLOBE = (Region(name="global", south=-90.0, north=90.0),)

@@ -68,9 +68,7 @@ class AnalysisSeries:
         """The time of an example's last input frame."""
         return _aware(self.times[number + (INPUT_FRAMES - 1) * self.stride])
 
-    def start(
-        self, number: int, steps: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def start(self, number: int, steps: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Input window and forcings of a forecast that may reach beyond the series.
 
         Returns:
@@ -85,7 +83,8 @@ class AnalysisSeries:
         first = _aware(self.times[number])
         names = self.task.forcing_variables
         by_time = [
-            forcing_fields(names, first + self.task.step * step, self.grid) for step in range(INPUT_FRAMES + steps)
+            forcing_fields(names, first + self.task.step * step, self.grid)
+            for step in range(INPUT_FRAMES + steps)
         ]
         return (
             {name: self.fields[name][places] for name in self.task.time_inputs},
@@ -116,7 +115,9 @@ class AnalysisSeries:
         by_time = {time: forcing_fields(names, time, self.grid) for row in times for time in row}
         return {
             "frames": {name: self.fields[name][places[:, :INPUT_FRAMES]] for name in self.task.time_inputs},
-            "targets": {name: self.fields[name][places[:, INPUT_FRAMES:]] for name in self.task.target_variables},
+            "targets": {
+                name: self.fields[name][places[:, INPUT_FRAMES:]] for name in self.task.target_variables
+            },
             "forcings": {
                 name: np.stack([np.stack([by_time[time][name] for time in row]) for row in times])
                 for name in names

@@ -28,7 +28,9 @@ class FamilyLoss(Protocol):
     model_step: ModelStep
     statics: Mapping[str, jax.Array]
 
-    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, params: Params, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean loss over a batch, and each variable's unweighted share."""
 
     def predictor(self, params: Params) -> Predict:
@@ -56,7 +58,9 @@ class GraphCastLoss:
     precision: str = "float32"
     rematerialize_steps: bool = False
 
-    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, params: Params, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the batch; the key has no effect."""
         predictor = self.predictor(params)
 
@@ -102,7 +106,9 @@ class GenCastLoss:
     statics: Mapping[str, jax.Array]
     precision: str = "float32"
 
-    def __call__(self, params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, params: Params, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the batch; each example has its own key, noise level and noise."""
         cast = cast_parameters(params, self.precision)
 

@@ -89,5 +89,6 @@ def build_optimizer(
 
 def _is_matrix(params: Params) -> dict[str, dict[str, Any]]:
     return {
-        module: {name: array.ndim > 1 for name, array in parameters.items()} for module, parameters in params.items()
+        module: {name: array.ndim > 1 for name, array in parameters.items()}
+        for module, parameters in params.items()
     }

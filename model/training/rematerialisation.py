@@ -100,7 +100,9 @@ class RematerialisedGraphCast(GraphCastNetwork):
 
     def _block_after_first_layer(self, params: Parameters, name: str, x: jax.Array) -> jax.Array:
         rest = functools.partial(super()._block_after_first_layer, name=name)
-        return jax.checkpoint(lambda params, x: rest(params, x=x))(params, x) if self.keep_less.perceptrons else rest(params, x=x)
+        if not self.keep_less.perceptrons:
+            return rest(params, x=x)
+        return jax.checkpoint(lambda params, x: rest(params, x=x))(params, x)
 
 
 def least_saving_that_fits(

@@ -25,7 +25,9 @@ def test_the_newest_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert restored is not None
     assert restored[1] == {"best": 0.1}
     jax.tree.map(np.testing.assert_array_equal, restored[0], state(1 / 3))
-    assert jax.tree.map(lambda leaf: leaf.dtype, restored[0]) == jax.tree.map(lambda leaf: leaf.dtype, state(0.0))
+    assert jax.tree.map(lambda leaf: leaf.dtype, restored[0]) == jax.tree.map(
+        lambda leaf: leaf.dtype, state(0.0)
+    )
 
 
 def test_there_may_be_none(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from tasks.training import prepare, updates
 from tasks.training_settings import TrainingSettings, read_training_settings
 from tests.fakes.training_archive import MODEL, TASK, write_archive, write_statistics
 
-STAGES = ({"updates": 3, "batch_size": 2, "warmup_updates": 1}, {"updates": 2, "rollout_steps": 2, "accumulate": 2})
+STAGES = (
+    {"updates": 3, "batch_size": 2, "warmup_updates": 1},
+    {"updates": 2, "rollout_steps": 2, "accumulate": 2},
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +180,9 @@ def test_the_file_is_read_and_its_paths_are_relative_to_it(tmp_path: Path) -> No
 
 def test_a_file_that_says_too_little_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "training.toml"
-    path.write_text('archive = "a.zarr"\nresolution = 5.0\nstatistics = "s"\noutput = "o"\nstages = [{updates = 1}]\n')
+    path.write_text(
+        'archive = "a.zarr"\nresolution = 5.0\nstatistics = "s"\noutput = "o"\nstages = [{updates = 1}]\n'
+    )
 
     with pytest.raises(FoldcastError, match="expected family, task and model"):
         read_training_settings(path)
