@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -263,6 +264,28 @@ def test_a_store_that_stays_broken_leaves_no_mark_of_completion(
     assert max(stored) <= 4, "no checkpoint stands after a chunk that was not written"
     assert compute(store, [0]).advanced[0] == (0, max(stored))
     assert_identical(values(store, [0]), undisturbed.isel(member=[0]))
+
+
+class Remembers(PassThroughForecaster):
+    """Counts how many of the steps that it gave away are still held by somebody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._given: list[weakref.ref[Any]] = []
+        self.most_held = 0
+
+    def advance(self, states: Sequence[RolloutState], statics: xr.Dataset) -> Any:
+        results = super().advance(states, statics)
+        self._given += [weakref.ref(fields) for _, fields in results]
+        self.most_held = max(self.most_held, sum(given() is not None for given in self._given))
+        return results
+
+
+def test_no_more_steps_are_held_than_may_wait(store: ObjectStore) -> None:
+    forecaster = Remembers()
+    compute(store, [0], steps=40, forecasters=[forecaster], queue_depth=2)
+    # Two wait, one is being written, one was just computed, and the loop still names the one before it.
+    assert 1 <= forecaster.most_held <= 5
 
 
 def test_progress_tells_steps_members_and_memory(store: ObjectStore) -> None:
