@@ -13,6 +13,7 @@ import xarray as xr
 from infra.maps import Canvas, MapText, draw_map, draw_plume, draw_spaghetti, spread_style, style_of
 from infra.pages import MapSeries, Plume
 from infra.product_files import open_products
+from model.diagnostics.ensemble_products import ANOMALY_SUFFIX, Event
 from model.grid import Grid
 from tasks.product_plan import ProductPlan
 
@@ -32,11 +33,16 @@ PLUMES = ("2m_temperature", "10m_wind_speed", "total_precipitation")
 MOST_LEADS = 6
 
 
-def mapped_leads(count: int, *, most: int = MOST_LEADS) -> list[int]:
-    """Positions of at most ``most`` lead times, evenly spread, the last one always among them."""
-    return sorted(
-        {round(position) - 1 for position in np.linspace(count / min(most, count), count, min(most, count))}
-    )
+def mapped_leads(hours: Sequence[int], *, most: int = MOST_LEADS) -> list[int]:
+    """Positions of at most ``most`` lead times, evenly spread, whole days where there are any.
+
+    Args:
+        hours: all lead times.
+        most: how many at most.
+    """
+    whole_days = [index for index, value in enumerate(hours) if value % 24 == 0]
+    choice = whole_days or list(range(len(hours)))
+    return [choice[round(at)] for at in np.linspace(0, len(choice) - 1, min(most, len(choice)))]
 
 
 def draw_pictures(
@@ -56,9 +62,10 @@ def draw_pictures(
     (folder / "maps").mkdir(exist_ok=True)
     series: dict[str, dict[int, str]] = {}
     titles = _titles(products, plan)
-    for index in mapped_leads(products.sizes["lead_time"]):
+    lead_hours = [int(lead / np.timedelta64(1, "h")) for lead in products["lead_time"].values]
+    for index in mapped_leads(lead_hours):
         at = products.isel(lead_time=index)
-        hours = int(at["lead_time"] / np.timedelta64(1, "h"))
+        hours = lead_hours[index]
 
         def text(title: str, at: xr.Dataset = at) -> MapText:
             return MapText(
@@ -93,9 +100,21 @@ def _titles(products: xr.Dataset, plan: ProductPlan) -> dict[str, str]:
             titles[f"{quantity}_standard_deviation"] = f"{title}, ensemble spread"
     for unit in plan.units:
         for event in unit.events:
-            long_name = str(products[event.name].attrs["long_name"]) if event.name in products else event.name
-            titles[event.name] = long_name[0].upper() + long_name[1:]
+            titles[event.name] = _event_title(event, unit.quantity.units)
     return titles
+
+
+def _event_title(event: Event, units: str) -> str:
+    """An event in the units people use, e.g. ``Probability of 2 m temperature below 0 °C``."""
+    style = style_of(event.quantity, units)
+    anomaly = event.quantity.endswith(ANOMALY_SUFFIX)
+    threshold = event.threshold * style.scale if anomaly else float(style.shown(np.array(event.threshold)))
+    shown_units = "K" if anomaly and style.units == "°C" else style.units
+    named = dict(MAPPED).get(event.quantity, event.quantity.replace("_", " "))
+    level = "" if event.level is None else f" at {event.level} hPa"
+    return (
+        f"Probability of {named[0].lower()}{named[1:]}{level} {event.direction} {threshold:g} {shown_units}"
+    )
 
 
 def _draw(canvas: Canvas, array: xr.DataArray, title: str, text: MapText) -> bytes:

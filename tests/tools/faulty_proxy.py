@@ -34,6 +34,7 @@ class FaultyProxy:
         self._rate = rate
         self._random = random.Random(seed)
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # the server behind does not make conditional puts atomic by itself
         self.counts: Counter[Fault] = Counter()
 
     def __enter__(self) -> FaultyProxy:
@@ -91,6 +92,12 @@ class FaultyProxy:
             return
 
     def _forward(self, request: bytes) -> bytes:
+        if request.startswith(b"PUT"):
+            with self._writing:
+                return self._exchange(request)
+        return self._exchange(request)
+
+    def _exchange(self, request: bytes) -> bytes:
         with socket.create_connection(self._server, timeout=10) as server:
             server.sendall(request)
             return b"".join(iter(lambda: server.recv(65536), b""))
