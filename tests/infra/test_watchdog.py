@@ -40,12 +40,11 @@ def test_a_call_that_never_returns_ends_the_process_and_says_where(repository: P
 def test_progress_keeps_the_process_alive_and_rest_is_not_watched(repository: Path) -> None:
     done = run(
         repository,
-        "with Watchdog(0.5) as dog:\n"
+        "with Watchdog(2.0) as dog:\n"
         "    for _ in range(4):\n"
         "        with dog.watching():\n"
-        "            time.sleep(0.2)\n"
-        "    time.sleep(0.8)\n"
-        "time.sleep(0.6)\n"
+        "            time.sleep(0.6)\n"
+        "    time.sleep(2.2)\n"
         "print('survived')",
     )
     assert (done.returncode, done.stdout.strip()) == (0, "survived"), done.stderr
