@@ -18,6 +18,7 @@ from infra.nature_run.analysis import Boundary, ModelOutput, to_analyses
 from infra.nature_run.archive import INTERVAL, AnalysisArchive
 from infra.nature_run.simulation import SimulationSettings
 from infra.object_store import ObjectStore
+from model.diagnostics.climatology import HarmonicBasis
 from model.grid import Grid
 from tasks.nature_run import NatureRunPlan
 
@@ -89,17 +90,15 @@ class StandIn:
 def small_chunks_of_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks.nature_run, "Simulation", StandIn)
     monkeypatch.setattr(tasks.nature_run, "CHUNK", timedelta(days=1))
+    monkeypatch.setattr(tasks.nature_run, "CLIMATOLOGY", HarmonicBasis(annual=0, daily=0))
+    monkeypatch.setattr(tasks.nature_run, "CLIMATOLOGY_VARIANCE", HarmonicBasis(annual=0, daily=0))
     monkeypatch.setattr(tasks.nature_run, "to_analyses", partial(to_analyses, levels=(500,)))
     monkeypatch.setattr(SimulationSettings, "description", lambda self: {"seed": self.seed})
 
 
 def plan(seed: int = 1) -> NatureRunPlan:
     return NatureRunPlan(
-        seed=seed,
-        start=START,
-        spin_up=timedelta(days=2),
-        length=timedelta(days=9),
-        held_out=timedelta(days=1),
+        seed=seed, start=START, spin_up=SPIN_UP, length=timedelta(days=2), held_out=timedelta(hours=12)
     )
 
 
