@@ -12,6 +12,7 @@ import io
 import types
 import typing
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -145,23 +146,31 @@ def check_parameter_shapes(
 
 def _read_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise CheckpointFileError(f"{name}: expected an .npz archive, got a single array")
-            arrays = {}
-            for key in archive.files:
-                try:
-                    arrays[key] = archive[key]
-                except ValueError as error:
-                    raise CheckpointFileError(
-                        f"{name}: entry {key!r}: expected a plain array, got a pickled or damaged one ({error})"
-                    ) from error
-            return arrays
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         raise CheckpointFileError(
             f"{name}: expected a whole .npz archive, got {len(content)} bytes that are none "
-            f"(truncated or another kind of file: {error})"
+            f"(truncated or another kind of file)"
         ) from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise CheckpointFileError(f"{name}: expected an .npz archive, got a single array")
+    arrays = {}
+    with archive:
+        for key in archive.files:
+            try:
+                arrays[key] = archive[key]
+            except (
+                ValueError,
+                zipfile.BadZipFile,
+                zlib.error,
+                OSError,
+                EOFError,
+                NotImplementedError,
+            ) as error:
+                raise CheckpointFileError(
+                    f"{name}: entry {key!r}: expected a plain array, got a pickled or damaged one ({error})"
+                ) from error
+    return arrays
 
 
 def _nest(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:

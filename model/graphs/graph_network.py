@@ -62,16 +62,3 @@ def layer_norm(params: Parameters, name: str, x: jax.Array) -> jax.Array:
     """Layer normalisation over the last axis (Ba et al. 2016); float32 inside, the type of ``x`` outside."""
     layer = params[name]
     return (normalize_features(x) * layer["scale"] + layer["offset"]).astype(x.dtype)
-
-
-def sum_by_receiver(messages: jax.Array, receivers: jax.Array, *, nodes: int) -> jax.Array:
-    """Sum of the messages into each node, in float32.
-
-    Args:
-        messages: shape (edge, …).
-        receivers: node numbers, ascending, shape (edge,).
-        nodes: how many nodes there are.
-    """
-    return jax.ops.segment_sum(
-        messages.astype(jnp.float32), receivers, num_segments=nodes, indices_are_sorted=True
-    )

@@ -70,7 +70,9 @@ def test_loss_and_gradient_norms_agree_with_the_reference(parity_dir: Path, case
     params = jax.tree.map(jnp.asarray, checkpoint.params)
     (total, by_variable), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert float(total) == pytest.approx(reference["loss"], rel=1e-4)
-    assert {n: float(v) for n, v in by_variable.items()} == pytest.approx(reference["loss_by_variable"], rel=1e-4)
+    assert {n: float(v) for n, v in by_variable.items()} == pytest.approx(
+        reference["loss_by_variable"], rel=1e-4
+    )
     for path, norm in reference["grad_l2_norm"].items():
         module, _, name = path.rpartition("/")
         assert float(jnp.linalg.norm(gradient[module][name])) == pytest.approx(norm, rel=1e-3), path

@@ -1,0 +1,224 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from model.errors import CheckpointFileError, InvalidFieldError, UnknownOptionError
+from model.forecaster import NetworkForecaster, load_forecaster
+from model.grid import Grid
+from model.rollout.rng import base_key, member_key
+from model.rollout.rollout import rollout
+from model.rollout.state import RolloutState
+from tests.model.tiny import GRID, INIT_TIME, initial_condition, params_file, statistics
+
+
+@pytest.fixture(scope="module")
+def forecaster() -> NetworkForecaster:
+    return load_forecaster(params_file(), statistics())
+
+
+def state_of(forecaster: NetworkForecaster, member: int = 0) -> RolloutState:
+    return forecaster.initial_state(
+        initial_condition(member),
+        init_time=INIT_TIME,
+        member=member,
+        key=member_key(base_key(0, INIT_TIME), member),
+    )
+
+
+def fields_of(forecaster: NetworkForecaster, members: list[int], steps: int, program: int = 1) -> dict:
+    states = [state_of(forecaster, member) for member in members]
+    ran = rollout(forecaster, states, initial_condition(), steps=steps, members_per_program=program)
+    return {(step.member, step.step): step.fields for step in ran}
+
+
+def test_says_what_it_is(forecaster: NetworkForecaster) -> None:
+    assert forecaster.family == "graphcast"
+    assert forecaster.grid == GRID
+    assert forecaster.description == "tiny"
+    assert len(forecaster.sha256) == 64
+    assert forecaster.options["precision"] == "float32"
+
+
+def test_steps_carry_window_key_and_time(forecaster: NetworkForecaster) -> None:
+    before = state_of(forecaster)
+    [(after, fields)] = forecaster.advance([before], initial_condition())
+    assert (after.member, after.step) == (0, 1)
+    assert not np.array_equal(after.key, before.key)
+    assert after.frames["time"].values[1] == np.datetime64("2020-01-01T12")
+    np.testing.assert_array_equal(after.frames["temperature"][0], before.frames["temperature"][1])
+    np.testing.assert_array_equal(after.frames["temperature"][1], fields["temperature"])
+    assert set(after.frames.data_vars) == {"2m_temperature", "temperature"}
+    assert set(fields.data_vars) == {"2m_temperature", "temperature", "total_precipitation_6hr"}
+    assert fields["temperature"].dims == ("level", "latitude", "longitude")
+    assert all(field.dtype == np.float32 for field in fields.data_vars.values())
+
+
+def test_going_on_from_a_stored_state_gives_the_same_bits(forecaster: NetworkForecaster) -> None:
+    whole = fields_of(forecaster, [0], 3)
+    [(first, _)] = forecaster.advance([state_of(forecaster)], initial_condition())
+    copy = RolloutState(
+        member=0, init_time=INIT_TIME, step=1, key=first.key.copy(), frames=first.frames.copy(deep=True)
+    )
+    for step in rollout(forecaster, [copy], initial_condition(), steps=3):
+        xr.testing.assert_identical(step.fields, whole[0, step.step])
+
+
+def test_a_member_depends_neither_on_the_others_nor_on_their_order(forecaster: NetworkForecaster) -> None:
+    alone, together = fields_of(forecaster, [2], 2), fields_of(forecaster, [2, 0, 1], 2)
+    for step in range(2):
+        xr.testing.assert_identical(alone[2, step], together[2, step])
+
+
+def test_several_members_in_a_program_change_rounding_only(forecaster: NetworkForecaster) -> None:
+    single = fields_of(forecaster, [0, 1, 2], 2)
+    several = load_forecaster(params_file(), statistics(), members_per_program=2)
+    for place, fields in fields_of(several, [0, 1, 2], 2, program=2).items():
+        xr.testing.assert_allclose(fields, single[place], rtol=1e-4, atol=1e-4)
+
+
+def test_one_member_on_each_of_several_devices_gives_the_same_bits() -> None:
+    program = """
+import jax, numpy as np
+from tests.model.test_forecaster import fields_of, load_forecaster, params_file, statistics
+devices = jax.local_devices()
+assert len(devices) == 2
+results = [load_forecaster(params_file(), statistics(), device=d) for d in devices]
+first = fields_of(results[0], [0, 1], 2)
+for member, forecaster in enumerate(reversed(results)):
+    for (_, step), fields in fields_of(forecaster, [member], 2).items():
+        assert fields.identical(first[member, step]), (member, step)
+"""
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PATH": ""}
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_stays_finite_and_near_over_forty_steps(
+    forecaster: NetworkForecaster, precision: str
+) -> None:
+    half = load_forecaster(params_file(), statistics(), precision=precision)
+    [(_, expected)] = forecaster.advance([state_of(forecaster)], initial_condition())
+    for step in rollout(half, [state_of(half)], initial_condition(), steps=40):
+        assert all(np.isfinite(field).all() for field in step.fields.data_vars.values())
+        if step.step == 0:
+            # Eight bits of a unit-variance network output, times the spread of differences 0.5.
+            difference = abs(step.fields["temperature"] - expected["temperature"])
+            assert difference.max() < 0.05
+    assert step.lead_time == timedelta(hours=240)
+
+
+def test_steps_can_be_begun_and_fetched_later(forecaster: NetworkForecaster) -> None:
+    pending = forecaster.dispatch([state_of(forecaster)], initial_condition())
+    [(state, fields)] = pending.result()
+    [(_, again)] = forecaster.advance([state_of(forecaster)], initial_condition())
+    xr.testing.assert_identical(fields, again)
+    assert state.step == 1
+
+
+def test_a_network_that_overflows_is_not_passed_on(forecaster: NetworkForecaster) -> None:
+    state = state_of(forecaster)
+    broken = state.frames.copy(deep=True)
+    broken["temperature"][:] = np.inf
+    with pytest.raises(InvalidFieldError, match="member 0, step 0: .*expected finite values"):
+        forecaster.advance(
+            [RolloutState(member=0, init_time=INIT_TIME, step=0, key=state.key, frames=broken)],
+            initial_condition(),
+        )
+
+
+def _with(name: str, change: Callable[[xr.DataArray], xr.DataArray]) -> Callable[[xr.Dataset], xr.Dataset]:
+    return lambda dataset: dataset.assign({name: change(dataset[name])})
+
+
+def _one_nan(field: xr.DataArray) -> xr.DataArray:
+    field = field.copy(deep=True)
+    field[1, 0, 2, 3] = np.nan
+    return field
+
+
+BAD = {
+    "missing variable": (lambda d: d.drop_vars("temperature"), r"missing variables \['temperature'\]"),
+    "missing static": (lambda d: d.drop_vars("land_sea_mask"), r"missing variables \['land_sea_mask'\]"),
+    "missing level": (lambda d: d.sel(level=[500]), r"temperature: missing levels \[850\] hPa; got \[500\]"),
+    "descending latitude": (
+        lambda d: d.isel(latitude=slice(None, None, -1)),
+        "latitude: expected ascending .90…90, got descending",
+    ),
+    "longitude −180…180": (
+        lambda d: d.assign_coords(longitude=d.longitude - 180),
+        "longitude: expected 0…360, got -180…150",
+    ),
+    "static with time": (
+        _with("land_sea_mask", lambda f: f.expand_dims(time=2)),
+        "land_sea_mask: expected dims .* a static field has no time dimension",
+    ),
+    "NaN": (
+        _with("temperature", _one_nan),
+        r"temperature: expected finite values, got 1 .*'level': 0, 'latitude': 2",
+    ),
+    "wrong step": (
+        lambda d: d.assign_coords(time=d.time - np.array([np.timedelta64(6, "h"), np.timedelta64(0, "h")])),
+        "expected frames 6 h apart, got 12 h",
+    ),
+    "wrong time": (
+        lambda d: d.assign_coords(time=d.time + np.timedelta64(6, "h")),
+        "last frame at 2020-01-01T06",
+    ),
+    "one frame": (lambda d: d.isel(time=[1]), "time: expected 2 valid times, got 1"),
+    "other grid": (
+        lambda d: d.isel(latitude=slice(None, None, 2)),
+        "latitude: expected 7 values for 30°, got 4",
+    ),
+    "extra dimension": (
+        _with("2m_temperature", lambda f: f.expand_dims(batch=1)),
+        "2m_temperature: expected dims",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_initial_conditions_are_refused_before_anything_is_compiled(kind: str) -> None:
+    change, message = BAD[kind]
+    fresh = load_forecaster(params_file(), statistics())
+    with pytest.raises(InvalidFieldError, match=message):
+        fresh.initial_state(
+            change(initial_condition()), init_time=INIT_TIME, member=0, key=np.zeros(2, np.uint32)
+        )
+    assert fresh.compile_seconds is None
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(InvalidFieldError, match="expected 30°, on which the checkpoint was trained, got 10°"):
+        load_forecaster(params_file(), statistics(), grid=Grid(resolution=10.0))
+    with pytest.raises(UnknownOptionError, match="attention: expected one of .* got 'telepathy'"):
+        load_forecaster(params_file(), statistics(), attention="telepathy")
+    with pytest.raises(UnknownOptionError, match="precision"):
+        load_forecaster(params_file(), statistics(), precision="float8")
+    with pytest.raises(CheckpointFileError, match="whole .npz archive"):
+        load_forecaster(params_file()[:100], statistics())
+    with pytest.raises(ValueError, match="members_per_program: expected at least 1, got 0"):
+        load_forecaster(params_file(), statistics(), members_per_program=0)
+
+
+def test_members_of_a_program_must_be_at_one_step_and_not_too_many(forecaster: NetworkForecaster) -> None:
+    states = [state_of(forecaster, member) for member in range(2)]
+    with pytest.raises(ValueError, match="expected 1 to 1, got 2"):
+        forecaster.advance(states, initial_condition())
+
+
+def test_memory_is_known_before_anything_runs() -> None:
+    fresh = load_forecaster(params_file(), statistics())
+    need = fresh.compiled_memory()
+    assert need["arguments"] > 0
+    assert need["outputs"] >= 4 * 7 * 12 * 4
+    assert fresh.compile_seconds is None
