@@ -34,7 +34,8 @@ from model.gencast.denoiser_parameters import (
 )
 from model.gencast.noise_encoder import ScaleOffset, encode_noise_level, scale_and_offset
 from model.gencast.sparse_transformer import BlockParameters, conditioned_norm, stack_blocks, transform
-from model.gencast.structure import DenoiserStructure, ReceiverChunks, largest_chunk
+from model.gencast.structure import DenoiserStructure
+from model.graphs.chunks import map_chunks, sum_chunks_by_receiver
 from model.graphs.graph_network import (
     Parameters,
     first_layer_parts,
@@ -167,9 +168,7 @@ class Denoiser:
 
         sent, grid = self._encode_grid(params, condition, conditioned, scaled_targets)
         mesh = conditioned_norm_given(embedding.mesh, condition(_ENCODE_MESH))
-        received = self._send_to_mesh(
-            params, condition, structure.grid_to_mesh, embedding.edges_in, sent, mesh
-        )
+        received = self._send_to_mesh(params, condition, structure, embedding.edges_in, sent, mesh)
         inputs = jnp.concatenate([mesh, received], axis=-1)
         mesh = mesh + self._block(params, condition, _MESH_IN, inputs)
         mesh = transform(
@@ -199,13 +198,13 @@ class Denoiser:
             grid = self._after_first_layer(params, condition, _ENCODE_GRID, known + targets @ of_targets)
             return grid @ of_sender, grid + self._block(params, condition, _GRID_IN, grid)
 
-        return map_chunks(chunk, (conditioned, scaled_targets))
+        return map_chunks(chunk, (conditioned, scaled_targets), size=_GRID_POINTS_PER_CHUNK)
 
     def _send_to_mesh(
         self,
         params: Parameters,
         condition: Callable[[str], ScaleOffset],
-        edges: ReceiverChunks,
+        structure: DenoiserStructure,
         embedded: jax.Array,
         sent: jax.Array,
         mesh: jax.Array,
@@ -215,26 +214,15 @@ class Denoiser:
         of_edge, offset = fold_condition(of_edge, condition(_ENCODE_EDGES_IN))
         of_mesh = mesh @ of_receiver + params[f"{_EDGES_IN}_mlp/~/linear_0"]["b"] + offset
 
-        def add_chunk(
-            total: jax.Array, chunk: tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-        ) -> tuple[jax.Array, None]:
-            senders, receivers, first_receiver, edge = chunk
-            of_receivers = jax.lax.dynamic_slice_in_dim(of_mesh, first_receiver, edges.span)
-            first = edge @ of_edge + sent[senders] + of_receivers[jnp.maximum(receivers, 0)]
-            messages = self._normalized_rest(params, _EDGES_IN, first).astype(jnp.float32)
-            # Few nodes receive a chunk: summing by a matrix of ones and zeros is faster than scattering.
-            belongs = (receivers == jnp.arange(edges.span)[:, None]).astype(jnp.float32)
-            here = jax.lax.dynamic_slice_in_dim(total, first_receiver, edges.span)
-            here = here + jnp.matmul(belongs, messages, precision=jax.lax.Precision.HIGHEST)
-            return jax.lax.dynamic_update_slice_in_dim(total, here, first_receiver, 0), None
+        def messages(edge: jax.Array, senders: jax.Array, receivers: jax.Array) -> jax.Array:
+            first = edge @ of_edge + sent[senders] + of_mesh[receivers]
+            return self._normalized_rest(params, _EDGES_IN, first)
 
-        total, _ = jax.lax.scan(
-            add_chunk,
-            jnp.zeros(mesh.shape, jnp.float32),
-            (edges.senders, edges.receivers, edges.first_receivers, embedded),
+        total = sum_chunks_by_receiver(
+            messages, embedded, structure.grid_to_mesh, nodes=mesh.shape[0], features=mesh.shape[1]
         )
         scale, offset = condition(_EDGES_IN)
-        total = total * scale + edges.counts * offset
+        total = total * scale + structure.grid_to_mesh_counts * offset
         if self.config.grid2mesh_aggregate_normalization:
             total = total / self.config.grid2mesh_aggregate_normalization
         return total.astype(mesh.dtype)
@@ -267,7 +255,9 @@ class Denoiser:
             point = point + self._block(params, condition, _GRID_OUT, inputs)
             return multi_layer_perceptron(params, _DECODE, point, hidden_layers=self.config.hidden_layers)
 
-        return map_chunks(chunk, (structure.mesh_to_grid_senders, embedded, grid))
+        return map_chunks(
+            chunk, (structure.mesh_to_grid_senders, embedded, grid), size=_GRID_POINTS_PER_CHUNK
+        )
 
     def _embed_edges(self, params: Parameters, name: str, features: jax.Array) -> jax.Array:
         """Normalised embedding of edges, before scale and offset: (…, 4) → (…, latent)."""
@@ -276,7 +266,7 @@ class Denoiser:
             layer = params[f"{name}_mlp/~/linear_0"]
             return self._normalized_rest(params, name, part @ layer["w"] + layer["b"])
 
-        embedded = map_chunks(chunk, features.reshape(-1, features.shape[-1]))
+        embedded = map_chunks(chunk, features.reshape(-1, features.shape[-1]), size=_GRID_POINTS_PER_CHUNK)
         return embedded.reshape((*features.shape[:-1], -1))
 
     def _block(
@@ -308,14 +298,3 @@ def fold_condition(weights: jax.Array, scale_offset: ScaleOffset) -> tuple[jax.A
     scale, offset = scale_offset
     full = weights.astype(jnp.float32)
     return (scale[:, None] * full).astype(weights.dtype), (offset @ full).astype(weights.dtype)
-
-
-def map_chunks(function: Callable, arrays: object) -> object:
-    """Applies a function that treats the leading axis's entries apart, a chunk of them at a time."""
-    count = jax.tree.leaves(arrays)[0].shape[0]
-    size = largest_chunk(count, _GRID_POINTS_PER_CHUNK)
-    if size == count:
-        return function(arrays)
-    split = jax.tree.map(lambda x: x.reshape((count // size, size, *x.shape[1:])), arrays)
-    mapped = jax.lax.map(function, split)
-    return jax.tree.map(lambda x: x.reshape((count, *x.shape[2:])), mapped)

@@ -11,10 +11,9 @@ import pytest
 
 from model.gencast.attention import AttentionOptions
 from model.gencast.configs import DenoiserArchitectureConfig, GenCastConfig, SparseTransformerConfig
-from model.gencast.denoiser import map_chunks
 from model.gencast.gencast import gencast_graphs, gencast_network, gencast_structure
 from model.gencast.mesh_order import banded_mesh, mesh_neighbourhood
-from model.gencast.structure import DenoiserStructure, largest_chunk
+from model.gencast.structure import DenoiserStructure
 from model.graphs.model_graphs import GridMeshGraphs
 from model.grid import Grid
 from model.task import TaskConfig
@@ -205,18 +204,3 @@ def test_output_size_in_the_file_must_be_the_tasks() -> None:
     assert (
         gencast_network(allowed, TASK, attention=AttentionOptions(kind="mha")).denoiser.channels.outputs == 4
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "limit", "expected"), [(65160, 2048, 1810), (7, 100, 7), (4099, 2048, 4099)]
-)
-def test_largest_chunk(count: int, limit: int, expected: int) -> None:
-    # 65160 = 2³·3²·5·181, 1810 = 10·181; 4099 is prime.
-    assert largest_chunk(count, limit) == expected
-
-
-def test_map_chunks_keeps_order() -> None:
-    x = jnp.arange(6000).reshape(6000, 1)
-    doubled, shifted = map_chunks(lambda pair: (2 * pair[0], pair[1] + 1), (x, x[:, 0]))
-    np.testing.assert_array_equal(doubled, 2 * x)
-    np.testing.assert_array_equal(shifted, x[:, 0] + 1)
