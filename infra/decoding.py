@@ -22,6 +22,7 @@ from infra.errors import InvalidFieldError, MissingDataError
 from infra.field_files import read_fields
 from infra.grib import decode
 from infra.grib_program import INVALID_FIELD
+from infra.interpolation import upright
 from infra.settings import child_environment
 from infra.sources.source import FieldRequest, RawFile
 from model.grid import Grid
@@ -125,6 +126,9 @@ def decode_files(
     for file in files:
         if file.format != "grib":
             fields = read_fields(file.path, file.format, valid_time=request.valid_time)
+            if not fields.data_vars:  # of another time
+                continue
+            fields = upright(fields)
             entry = {
                 "field": file.path.name,
                 "valid_time": f"{request.valid_time:%Y%m%dT%HZ}",

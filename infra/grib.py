@@ -207,19 +207,13 @@ def _unpack(
     unpacked: dict[int, np.ndarray] = {}
     grid: SourceGrid | None = None
     if points:
-        first = points[0]
-        with opened(first.message, where=first.where) as handle:
-            grid = source_grid(handle)
-        for field in points:
-            if field.header.grid_digest != first.header.grid_digest:
-                raise InvalidFieldError(
-                    f"expected one grid, got {first.header.grid_type} in {first.where} and another "
-                    f"({field.header.grid_type}) in {field.where}: decode them separately"
-                )
+        grids = _grids(points)
+        grid = grids[points[0].header.grid_digest]
 
         def one(field: _Field) -> np.ndarray:
+            own = grids[field.header.grid_digest]
             with opened(field.message, where=f"{field.where} ({field.header})") as handle:
-                return values(handle, grid, factor=field.header.parameter.factor)
+                return values(handle, own, factor=field.header.parameter.factor)
 
         with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
             unpacked.update(zip(map(id, points), pool.map(one, points)))
@@ -233,6 +227,24 @@ def _unpack(
         for field, array in zip(waves, transformed):
             unpacked[id(field)] = array * np.float32(field.header.parameter.factor)
     return grid, [unpacked[id(field)] for field in wanted]
+
+
+def _grids(points: Sequence[_Field]) -> dict[str, SourceGrid]:
+    """The grid of each way to write it (editions and scan orders differ), all of them the same points."""
+    grids: dict[str, SourceGrid] = {}
+    first = points[0]
+    for field in points:
+        if field.header.grid_digest in grids:
+            continue
+        with opened(field.message, where=field.where) as handle:
+            grid = grids[field.header.grid_digest] = source_grid(handle)
+        if not grid.same_points(grids[first.header.grid_digest]):
+            raise InvalidFieldError(
+                f"expected one grid, got {first.header.grid_type} {grids[first.header.grid_digest].shape} in "
+                f"{first.where} and {field.header.grid_type} {grid.shape} in {field.where}: "
+                "decode them separately"
+            )
+    return grids
 
 
 def _derive_humidity(

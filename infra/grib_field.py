@@ -15,6 +15,7 @@ from infra.errors import InvalidFieldError
 from infra.grib_parameters import Parameter, identify
 
 SPECTRAL = "sh"
+_HEADER_ROUNDING_DEGREES = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,15 @@ class SourceGrid:
     def shape(self) -> tuple[int, ...]:
         """(latitude, longitude) sizes, or (points,)."""
         return (self.latitude.size, self.longitude.size) if self.gridded else (self.latitude.size,)
+
+    def same_points(self, other: SourceGrid) -> bool:
+        """Whether both have the same points, up to the rounding of headers (1 m° in edition 1)."""
+        return (
+            self.gridded == other.gridded
+            and self.shape == other.shape
+            and bool(np.allclose(self.latitude, other.latitude, atol=_HEADER_ROUNDING_DEGREES))
+            and bool(np.allclose(self.longitude, other.longitude, atol=_HEADER_ROUNDING_DEGREES))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def regrid(
     if method not in get_args(Method):
         raise UnknownOptionError(f"method: expected one of {', '.join(get_args(Method))}, got {method!r}")
     masked = _apply_masks(dataset, masks or {})
-    source = _upright(masked)
+    source = upright(masked)
     indices = _subset_indices(source, grid) if method in ("auto", "subset") else None
     if indices is not None:
         done, how = source.isel(latitude=indices[0], longitude=indices[1]), "subset"
@@ -97,8 +97,12 @@ def _apply_masks(dataset: xr.Dataset, masks: Mapping[str, np.ndarray]) -> xr.Dat
     return dataset.assign(changed) if changed else dataset
 
 
-def _upright(dataset: xr.Dataset) -> xr.Dataset:
-    """Latitude ascending, longitude ascending within 0…360; points as they are."""
+def upright(dataset: xr.Dataset) -> xr.Dataset:
+    """Latitude ascending, longitude ascending within 0…360; points as they are.
+
+    Raises:
+        InvalidFieldError: no such axes, or a longitude twice.
+    """
     if "points" in dataset.dims:
         return dataset
     for name in ("latitude", "longitude"):

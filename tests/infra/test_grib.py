@@ -188,6 +188,12 @@ def test_two_grids_are_refused(tmp_path: Path) -> None:
         decoded(tmp_path, raw("t", 500), other)
 
 
+def test_both_editions_in_one_file_are_one_state(tmp_path: Path) -> None:
+    dataset = decoded(tmp_path, raw("t", 500), raw("u", 500, edition=1))
+    assert dict(dataset.sizes) == {"time": 1, "level": 1, "latitude": 13, "longitude": 24}
+    np.testing.assert_allclose(dataset["u_component_of_wind"][0, 0], expected("u", 500), atol=2e-3)
+
+
 def test_nothing_wanted_is_an_error_that_says_what_was_wanted(tmp_path: Path) -> None:
     with pytest.raises(InvalidFieldError, match="wanted vertical_velocity on levels 850"):
         decoded(tmp_path, raw("t", 500), variables=["vertical_velocity"], levels=[850])
