@@ -305,6 +305,14 @@ def quiet_orchestration(*, debug: bool) -> None:
 
 
 def private_orchestration(home: Path) -> None:
-    """Keep Prefect's database of this process in a folder and off any server; call it before its import."""
+    """Keep Prefect's database of this process in a folder and off any server; call it before its import.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"folder {home}: cannot be written: {error.strerror}") from None
     os.environ.pop("PREFECT_API_URL", None)
     os.environ["PREFECT_HOME"] = str(home)

@@ -38,6 +38,9 @@ from tasks.product_plan import ProductPlan, ProductUnit, product_fields
 DEFAULT_BUDGET = 1 << 30
 """Bytes of members' fields held in memory at once."""
 
+_NON_NEGATIVE = ("total_precipitation", "specific_humidity")
+"""Variables that products bound below by zero."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
@@ -147,15 +150,17 @@ class _Pass:
         at = self.forecast.isel(member=position, lead_time=lead_index)
         inputs = []
         for name in unit.quantity.inputs:
-            array = at[name] if not unit.levels else at[name].sel(level=list(unit.levels))
+            array = at[name]
+            if unit.levels and unit.levels != tuple(array["level"].values.tolist()):
+                array = array.sel(level=list(unit.levels))
             values = np.asarray(array.values, dtype=np.float32).reshape(-1, *self.grid.shape)
             if np.isnan(values).all():
                 raise IncompleteCycleError(
                     f"member {int(at['member'])}, lead time {self.store.lead_times[lead_index]}, {name}: "
                     "expected a field, found only missing values"
                 )
-            if name.startswith("total_precipitation"):
-                values = np.maximum(values, 0.0)  # networks may fall slightly below; NaN stays
+            if name.startswith(_NON_NEGATIVE):
+                values = np.maximum(values, 0.0)  # networks fall slightly below; NaN stays, members stay as they are
             inputs.append(values)
         rule = unit.quantity.rule
         if rule == "wind-speed":
