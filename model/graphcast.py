@@ -107,6 +107,7 @@ class StructureEmbedding:
         mesh_nodes_update: their part of the first layer of the node update, with its bias.
         mesh_edges: embedded edges of the multi-mesh.
         mesh_to_grid: edges' part of the first layer of the edge update, with its bias.
+        processor: parameters of the message-passing steps on the mesh, by name, each stacked over the steps.
     """
 
     grid_features: jax.Array
@@ -115,6 +116,7 @@ class StructureEmbedding:
     mesh_nodes_update: jax.Array
     mesh_edges: jax.Array
     mesh_to_grid: jax.Array
+    processor: dict[str, dict[str, jax.Array]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +229,11 @@ class GraphCastNetwork:
         update = f"{_MESH_TO_GRID}/processor_edges_0_mesh2grid_mlp"
         of_edge, _, _ = first_layer_parts(params, update, [latent] * 3)
         mesh_to_grid = self._embed_edges(
-            params, f"{_MESH_TO_GRID}/encoder_edges_mesh2grid", structure.mesh_to_grid_features, of_edge
+            params,
+            f"{_MESH_TO_GRID}/encoder_edges_mesh2grid",
+            structure.mesh_to_grid_features,
+            of_edge,
+            params[f"{update}/~/linear_0"]["b"],
         )
         return StructureEmbedding(
             grid_features=structure.grid_features,
@@ -235,21 +241,46 @@ class GraphCastNetwork:
             mesh_nodes=mesh_nodes,
             mesh_nodes_update=mesh_nodes_update,
             mesh_edges=self._embed_edges(params, f"{_MESH}/encoder_edges_mesh", structure.mesh.features),
-            mesh_to_grid=mesh_to_grid + params[f"{update}/~/linear_0"]["b"],
+            mesh_to_grid=mesh_to_grid,
+            processor=self._stack_processor(params),
         )
 
     def _embed_edges(
-        self, params: Parameters, name: str, features: jax.Array, weights: jax.Array | None = None
+        self,
+        params: Parameters,
+        name: str,
+        features: jax.Array,
+        weights: jax.Array | None = None,
+        bias: jax.Array | float = 0.0,
     ) -> jax.Array:
-        """Embedded edges, times ``weights`` if given: shape (…, 4) to (…, latent)."""
+        """Embedded edges, times ``weights`` plus ``bias`` if given: shape (…, 4) to (…, latent)."""
 
         def embed(chunk: jax.Array) -> jax.Array:
             edges = self._block(params, name, chunk)
-            return edges if weights is None else edges @ weights
+            return edges if weights is None else edges @ weights + bias
 
         flat = features.reshape(-1, features.shape[-1])
         embedded = map_chunks(embed, flat, size=_rows_per_chunk(features.dtype))
         return embedded.reshape(*features.shape[:-1], -1)
+
+    def _stack_processor(self, params: Parameters) -> dict[str, dict[str, jax.Array]]:
+        """One program then serves all message-passing steps."""
+        names = {
+            suffix: [f"{_MESH}/processor_{kind.format(step)}" for step in range(self.config.gnn_msg_steps)]
+            for suffix, kind in (("edges", "edges_{}_mesh"), ("nodes", "nodes_{}_mesh_nodes"))
+        }
+        parts = ["_layer_norm", *(f"_mlp/~/linear_{layer}" for layer in range(self.config.hidden_layers + 1))]
+        return {
+            suffix + part: jax.tree.map(
+                lambda *steps: jnp.stack(steps), *(params[step + part] for step in paths)
+            )
+            for suffix, paths in names.items()
+            for part in parts
+        }
+
+    def needed_in_forward(self, params: Parameters) -> Parameters:
+        """The parameters that ``forward`` reads itself, not through the embedding."""
+        return {name: values for name, values in params.items() if not name.startswith(f"{_MESH}/")}
 
     def forward(
         self, params: Parameters, structure: Structure, embedding: StructureEmbedding, features: jax.Array
@@ -263,7 +294,7 @@ class GraphCastNetwork:
             Channels of shape (grid, outputs).
         """
         mesh, grid = self._encode(params, structure, embedding, features)
-        mesh = self._process(params, structure.mesh, embedding.mesh_edges, mesh)
+        mesh = self._process(embedding.processor, structure.mesh, embedding.mesh_edges, mesh)
         return self._decode(params, structure, embedding.mesh_to_grid, mesh, grid)
 
     def _encode(
@@ -301,31 +332,35 @@ class GraphCastNetwork:
         return mesh, grid
 
     def _process(
-        self, params: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array
+        self, steps: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array
     ) -> jax.Array:
         """Mesh vertices after all message-passing steps on the multi-mesh."""
-        for step in range(self.config.gnn_msg_steps):
-            edges, received = self._pass_messages(params, structure, edges, mesh, step)
-            node_update = f"{_MESH}/processor_nodes_{step}_mesh_nodes"
-            inputs = jnp.concatenate([mesh, received], axis=-1)
-            mesh = mesh + self._block(params, node_update, inputs)
+
+        def step(
+            state: tuple[jax.Array, jax.Array], params: Parameters
+        ) -> tuple[tuple[jax.Array, jax.Array], None]:
+            edges, mesh = state
+            edges, received = self._pass_messages(params, structure, edges, mesh)
+            mesh = mesh + self._block(params, "nodes", jnp.concatenate([mesh, received], axis=-1))
+            return (edges, mesh), None
+
+        (_, mesh), _ = jax.lax.scan(step, (edges, mesh), steps)
         return mesh
 
     def _pass_messages(
-        self, params: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array, step: int
+        self, params: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """One step on the multi-mesh: edges after it, and the sum of the messages into each vertex."""
         latent = self.config.latent_size
-        edge_update = f"{_MESH}/processor_edges_{step}_mesh"
-        of_edge, of_sender, of_receiver = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
+        of_edge, of_sender, of_receiver = first_layer_parts(params, "edges_mlp", [latent] * 3)
         sent = mesh @ of_sender
-        received = mesh @ of_receiver + params[f"{edge_update}_mlp/~/linear_0"]["b"]
+        received = mesh @ of_receiver + params["edges_mlp/~/linear_0"]["b"]
 
         def rows(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             edge, senders, receivers = chunk
             first = (edge.reshape(-1, latent) @ of_edge).reshape(edge.shape)
             first = first + sent[senders] + received[receivers][:, None]
-            messages = self._block_after_first_layer(params, edge_update, first.reshape(-1, latent))
+            messages = self._block_after_first_layer(params, "edges", first.reshape(-1, latent))
             messages = messages.reshape(edge.shape)
             empty = (receivers < CORNERS)[:, None] & (jnp.arange(SLOTS) == SLOTS - 1)
             counted = jnp.where(empty[..., None], 0.0, messages.astype(jnp.float32))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from model.channels import count_channels, forcing_blocks, input_blocks, target_blocks
 from model.checkpoint_file import CheckpointFile, check_parameter_shapes
 from model.errors import InvalidFieldError
-from model.gencast.attention import AttentionOptions
+from model.gencast.attention_options import AttentionOptions
 from model.gencast.configs import GenCastConfig
 from model.gencast.gencast import (
     GenCastNetwork,
@@ -75,7 +75,8 @@ def build_network(
 
     Args:
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        attention: kind of attention for GenCast, or ``"auto"``; GraphCast has none.
+        attention: kind of attention for GenCast, or ``"auto"``, and its settings, as
+            ``AttentionOptions.parse`` takes them; GraphCast has none.
         platform: JAX's name of the device's platform.
         graphs: where to look for the graphs before building them.
 
@@ -83,7 +84,7 @@ def build_network(
         UnknownOptionError: no such attention.
         CheckpointFileError: the parameters are not those of the configuration.
     """
-    options = AttentionOptions(kind=attention)
+    options = AttentionOptions.parse(attention)
     store = graphs or (lambda name, build: build())
     if isinstance(checkpoint.config, ModelConfig):
         config = checkpoint.config
@@ -140,7 +141,8 @@ class GraphCastOnGrid:
         """Parameters, structure and its embedding."""
         params = cast_parameters(self.checkpoint.params, self.precision)
         structure = self.network.structure(self.graphs(), dtype=jnp.dtype(self.precision))
-        return params, structure, jax.jit(self.network.embed_structure)(params, structure)
+        embedding = jax.jit(self.network.embed_structure)(params, structure)
+        return self.network.needed_in_forward(params), structure, embedding
 
     def predict(self, prepared: Prepared, key: jax.Array, features: jax.Array) -> jax.Array:
         """Deterministic: the key has no effect."""
@@ -173,11 +175,10 @@ class GenCastOnGrid:
     ) -> GenCastOnGrid:
         """Check the parameters and build or fetch the graphs."""
         architecture = config.denoiser_architecture_config
-        blocks = architecture.sparse_transformer_config.splash_block_sizes
         network = gencast_network(
             config,
             checkpoint.task,
-            attention=AttentionOptions(kind=attention.kind, splash_block_sizes=blocks),
+            attention=attention,
             platform=platform,
         )
         check_parameter_shapes(checkpoint.params, network.parameter_shapes())
