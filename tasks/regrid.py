@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
+import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -17,6 +19,9 @@ from infra.object_store import ObjectStore
 from infra.version import code_version
 from model.grid import Grid
 from tasks.ingest import is_transient
+
+_OF_THE_SEA = ("sea_surface_temperature", "skin_temperature", "sea_ice_cover")
+"""Skin temperature is only ever read as a stand-in for that of the sea."""
 
 
 def regrid_analysis(
@@ -48,7 +53,7 @@ def regrid_analysis(
             return key
         own = manifest["kind"] == "nature-run"
         decoded = decode_files(files, request, grid=grid, trusted=own)
-    fields = regrid(decoded, grid, method=method, cache=cache)
+    fields = regrid(decoded, grid, method=method, masks=_sea_masks(decoded), cache=cache)
     fields.attrs |= {
         "source": manifest["source"],
         "kind": manifest["kind"],
@@ -57,6 +62,19 @@ def regrid_analysis(
     }
     write_analysis(store, key, fields)
     return key
+
+
+def _sea_masks(decoded: xr.Dataset) -> dict[str, np.ndarray]:
+    """Where fields of the sea mean something, if the land-sea mask came with them on their own grid.
+
+    A field with missing values of its own already says where; it is left as the provider made it.
+    """
+    if "land_sea_mask" not in decoded:
+        return {}
+    sea = decoded["land_sea_mask"].values <= 0.5
+    return {
+        name: sea for name in _OF_THE_SEA if name in decoded and not bool(decoded[name].isnull().any())
+    }
 
 
 regrid_analysis_task = task(

@@ -28,7 +28,9 @@ Mutation = Callable[[xr.Dataset], xr.Dataset]
 
 def load_model(settings: ModelSettings, device: object) -> SimpleNamespace:
     """What a loader gives, as far as preparing inputs needs it."""
-    return SimpleNamespace(family="gencast", task=TASK, grid=GRID)
+    return SimpleNamespace(
+        family="gencast", task=TASK, grid=GRID, description="synthetic", sha256="0" * 64, options={}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class SyntheticSource:
     Args:
         name, kind: as of any source.
         config: the variables and levels it has.
+        grid: on which its files lie.
         published_until: no analyses after this time.
         lacks: variables it does not have.
         mutate: what goes wrong with a frame on its way.
@@ -47,6 +50,7 @@ class SyntheticSource:
     name: str = "synthetic"
     kind: SourceKind = "era5"
     config: TaskConfig = TASK
+    grid: Grid = GRID
     published_until: datetime | None = None
     lacks: frozenset[str] = frozenset()
     mutate: Mutation = field(default=lambda frame: frame)
@@ -67,7 +71,7 @@ class SyntheticSource:
         if missing:
             raise MissingDataError(f"{self.name}: {', '.join(missing)}")
         self.fetched.append(request)
-        frame = synthetic_state(self.config, GRID, init_time=request.valid_time).isel(time=[1])
+        frame = synthetic_state(self.config, self.grid, init_time=request.valid_time).isel(time=[1])
         frame["skin_temperature"] = frame["2m_temperature"].assign_attrs(units="K")
         frame = self.mutate(frame)[list(request.variables)]
         folder.mkdir(parents=True, exist_ok=True)

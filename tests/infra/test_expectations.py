@@ -20,7 +20,7 @@ from infra.validation_suites import Check, build_suite
 from model.diagnostics.field_statistics import ExpectedState, field_statistics
 from model.grid import Grid
 from model.task import TaskConfig
-from model.variables import STANDARD_GRAVITY, STATICS
+from model.variables import LEVELS_37, STANDARD_GRAVITY, STATICS
 from tests.model.diagnostics.atmospheres import (
     INIT_TIME,
     era5_state,
@@ -241,10 +241,13 @@ def real(shared_data: Path) -> dict[str, list[Finding]]:
         expected = ExpectedState(task=config, grid=grid, init_time=time, statistics=statistics)
         for case in REAL_CASES[label]:
             tables[f"{label} {case}"] = field_statistics(MUTATIONS[case][0](state), expected)
+    whole, whole_task, _ = era5_state(shared_data, levels=LEVELS_37)
+    expected = ExpectedState(task=whole_task, grid=era5_grid, init_time=era5_time, statistics=statistics)
+    tables["37 levels sound"] = field_statistics(whole, expected)
     return judge(tables, "graphcast", "gfs")
 
 
-@pytest.mark.parametrize("label", ["era5", "gfs"])
+@pytest.mark.parametrize("label", ["era5", "37 levels", "gfs"])
 def test_a_real_analysis_passes_without_a_word(label: str, real: dict[str, list[Finding]]) -> None:
     assert [str(finding) for finding in real[f"{label} sound"]] == []
 

@@ -14,6 +14,7 @@ from infra.errors import InvalidFieldError, MissingDataError
 from infra.initial_conditions import load_initial_condition
 from infra.settings import ModelSettings, RunSettings, Settings, SourceSettings, StoreSettings
 from model.cycle import Cycle
+from model.grid import Grid
 from tasks import initial_conditions
 from tasks.initial_conditions import missing_inputs, prepare_initial_condition
 from tests.fakes.synthetic_source import GRID, LOADER, TASK, SyntheticSource
@@ -113,6 +114,22 @@ def test_the_sea_may_come_from_the_newest_day_of_era5t(
     )
     frame = json.loads(state.attrs["provenance"])["frames"]["2026-01-02T00:00:00+00:00"]
     assert "2025-12-28" in json.dumps(frame["sea_surface_temperature_origin"])
+
+
+def test_no_land_value_bleeds_into_the_sea(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled(frame):
+        if "sea_surface_temperature" not in frame:
+            return frame
+        return frame.assign(sea_surface_temperature=frame["sea_surface_temperature"].fillna(200.0))
+
+    finer = SyntheticSource(grid=Grid(resolution=7.5), mutate=filled)
+    monkeypatch.setattr(initial_conditions, "make_source", lambda name, settings: finer)
+    settings = settings_in(tmp_path, regridding="linear")
+    prepare_initial_condition(CYCLE, settings)
+    state = load_initial_condition(settings.store.open(), CYCLE)
+    sea = state["sea_surface_temperature"].values
+    assert np.nanmin(sea) > 270.0  # the synthetic sea is never colder than 271 K
+    assert 0.05 < np.isnan(sea).mean() < 0.5
 
 
 def test_a_source_that_has_not_published_is_asked_without_fetching(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import xarray as xr
 from infra import layout
 from infra.errors import StoreError, ValidationFailedError
 from infra.initial_conditions import load_initial_condition
+from infra.validation_report import Finding, MatrixEntry, ValidationReport
 from model.cycle import Cycle
 from tasks import initial_conditions, validation
 from tasks.initial_conditions import prepare_initial_condition
@@ -125,3 +127,31 @@ def test_the_previous_cycles_fields_are_recognised_under_new_times(
 def test_without_an_initial_condition_there_is_nothing_to_judge(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no complete initial condition"):
         validate_initial_condition(CYCLE, settings_in(tmp_path))
+
+
+def test_in_a_flow_run_the_table_and_the_findings_are_attached(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finding = Finding(
+        check="missing values", severity="block", variable="temperature", level=500, time="2026-01-02T00Z",
+        column="missing_share", expected="at most 0", observed="0.01", reason="the field has NaN",
+    )  # fmt: skip
+    report = ValidationReport(
+        cycle=str(CYCLE), uri="ic", suite="gencast-era5", findings=(finding,),
+        matrix=(MatrixEntry(variable="temperature", time="2026-01-02T00Z", blocked=1, warned=0, levels=4),),
+    )  # fmt: skip
+    attached: dict[str, dict] = {}
+    for kind in ("create_table_artifact", "create_markdown_artifact"):
+        monkeypatch.setattr(validation, kind, lambda key, **content: attached.update({key: content}))
+    validation.show(report)
+    assert attached == {}
+    monkeypatch.setattr(validation.FlowRunContext, "get", lambda: object())
+    validation.show(report)
+    assert all(re.fullmatch(r"[a-z0-9-]+", key) for key in attached)
+    table = attached["inputs-synthetic-20260102t00z"]["table"]
+    assert table == [{"variable": "temperature", "2026-01-02T00Z": "❌ 1/4"}]
+    assert (
+        "missing values: temperature 500 hPa"
+        in attached["inputs-synthetic-20260102t00z-findings"]["markdown"]
+    )
+    assert "must not run" in capsys.readouterr().out

@@ -159,17 +159,19 @@ def _two_frames(frame: xr.Dataset, config: TaskConfig, init_time: datetime) -> x
     return state
 
 
-def era5_state(shared_data: Path) -> tuple[xr.Dataset, TaskConfig, Grid]:
-    """ERA5 of 1959-01-02T00 at 5.625°, 13 levels, without the surface; the first frame is made from it."""
+def era5_state(
+    shared_data: Path, *, levels: tuple[int, ...] = LEVELS_13
+) -> tuple[xr.Dataset, TaskConfig, Grid]:
+    """ERA5 of 1959-01-02T00 at 5.625° without the surface; the first frame is made from it."""
     raw = xr.load_dataset(shared_data / "neuralgcm" / "era5_tl31_19590102T00.nc")
     config = TaskConfig(
         input_variables=tuple(n for n in UPPER_AIR if n != "vertical_velocity"),
         target_variables=("temperature",),
         forcing_variables=(),
-        pressure_levels=LEVELS_13,
+        pressure_levels=levels,
         input_duration="24h",
     )
-    raw = raw[list(config.input_variables)].drop_vars("time").sel(level=list(LEVELS_13))
+    raw = raw[list(config.input_variables)].drop_vars("time").sel(level=list(levels))
     grid = Grid(resolution=5.625)
     poles = raw.isel(latitude=[0, -1]).assign_coords(latitude=[-90.0, 90.0])
     raw = xr.concat([poles.isel(latitude=[0]), raw, poles.isel(latitude=[1])], dim="latitude")
