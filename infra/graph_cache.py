@@ -60,7 +60,7 @@ def _write(path: Path, graphs: GridMeshGraphs) -> None:
 
 
 def _read(path: Path) -> GridMeshGraphs:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         kind = _KINDS[str(archive["kind"])]
         values: dict[str, Any] = {}
         for field in fields(kind):

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from flows.rollout import rollout, show_checkpoint
+from infra.errors import CheckpointFileError, InvalidFieldError
+from model.deepmind_format import read_example
+from tests.model import tiny
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FOLDCAST_RUN__CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("flows.rollout.enable_compilation_cache", lambda folder: None)
+    (tmp_path / "params.npz").write_bytes(tiny.params_file())
+    statistics = tiny.statistics()
+    for name in ("mean", "stddev", "diffs_stddev"):
+        getattr(statistics, name).to_netcdf(tmp_path / f"{name}_by_level.nc")
+    condition = tiny.initial_condition()
+    times = condition["time"].values
+    example = condition.rename(latitude="lat", longitude="lon").assign_coords(time=times - times[0])
+    in_time = example[["2m_temperature", "temperature"]].expand_dims("batch")
+    example = in_time.assign(land_sea_mask=example["land_sea_mask"])
+    example.assign_coords(datetime=(("batch", "time"), times[None])).to_netcdf(tmp_path / "dataset.nc")
+    return tmp_path
+
+
+def run(folder: Path, **options) -> None:
+    rollout(
+        **{
+            "checkpoint": str(folder / "params.npz"),
+            "dataset": str(folder / "dataset.nc"),
+            "stats": str(folder),
+            "steps": 2,
+            "output": str(folder / "out.nc"),
+            **options,
+        }
+    )
+
+
+def test_example_is_read_as_it_was_meant(inputs: Path) -> None:
+    example = read_example(xr.load_dataset(inputs / "dataset.nc", decode_timedelta=True))
+    assert example.init_time == tiny.INIT_TIME
+    assert example.grid == tiny.GRID
+    np.testing.assert_array_equal(
+        example.initial_condition["temperature"], tiny.initial_condition()["temperature"]
+    )
+    assert example.initial_condition["land_sea_mask"].dims == ("latitude", "longitude")
+
+
+def test_members_and_timings_are_written(inputs: Path) -> None:
+    run(inputs, members=2, timings=inputs / "t.json")
+    out = xr.load_dataset(inputs / "out.nc", decode_timedelta=True)
+    assert dict(out.sizes) == {"sample": 2, "batch": 1, "time": 2, "level": 2, "lat": 7, "lon": 12}
+    assert np.isfinite(out["temperature"]).all()
+    assert (
+        out["temperature"].isel(sample=0).identical(out["temperature"].isel(sample=1).assign_coords(sample=0))
+    )
+    timings = json.loads((inputs / "t.json").read_text())
+    assert len(timings["step_seconds"]) == 4
+    assert timings["compile_seconds"] > 0
+    assert timings["peak_host_bytes"] > 0
+    assert timings["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "at least one step"),
+        ({"dataset": "nowhere.nc"}, "dataset: expected a file"),
+        ({"dataset": "params.npz"}, "expected a NetCDF file"),
+        ({"stats": "nowhere"}, "statistics: expected a folder"),
+    ],
+)
+def test_bad_arguments_are_named(inputs: Path, options: dict, message: str) -> None:
+    options = {k: str(inputs / v) if isinstance(v, str) else v for k, v in options.items()}
+    with pytest.raises(InvalidFieldError, match=message):
+        run(inputs, **options)
+
+
+def test_checkpoint_is_described(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_checkpoint(str(inputs / "params.npz"))
+    shown = capsys.readouterr().out
+    for expected in ("graphcast", "tiny", "mesh_size", "500, 850", "30°, 7 × 12", "6 h", "bfloat16"):
+        assert expected in shown
+    (inputs / "bad.npz").write_bytes(b"no")
+    with pytest.raises(CheckpointFileError, match=r"bad\.npz"):
+        show_checkpoint(str(inputs / "bad.npz"))

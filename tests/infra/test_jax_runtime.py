@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import jax
+import pytest
+
+from infra.jax_runtime import describe, enable_compilation_cache
+
+
+@pytest.fixture
+def restored():
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_compiled_programs_are_kept_in_the_folder(tmp_path: Path, restored) -> None:
+    enable_compilation_cache(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+
+
+def test_cpu_is_described() -> None:
+    device = describe(jax.local_devices(backend="cpu")[0])
+    assert (device.platform, device.kind) == ("cpu", "cpu")
