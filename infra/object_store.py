@@ -32,6 +32,7 @@ _PIECE = 8 << 20
 _PERMANENT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 _CONNECTION_ERRORS = frozenset(
     {
+        "botocore.FlexibleChecksumError",
         "botocore.HTTPClientError",
         "botocore.IncompleteReadError",
         "botocore.ResponseParserError",  # an answer that was cut
@@ -145,6 +146,20 @@ class ObjectStore:
                 os.replace(temporary, target)
             finally:
                 temporary.unlink(missing_ok=True)
+
+    def holds(self, key: str, path: Path) -> bool:
+        """Whether the bytes stored now are those of a local file, compared in pieces."""
+        with (
+            translated(f"read {self.url(key)}"),
+            open(path, "rb") as expected,
+            self.filesystem.open(self.path(key), "rb", block_size=_PIECE, cache_type="none") as stored,
+        ):
+            while True:
+                piece = stored.read(_PIECE)
+                if piece != expected.read(len(piece) or 1):
+                    return False
+                if not piece:
+                    return True
 
     def digest(self, key: str) -> tuple[str, int]:
         """sha256 in hex and size of the bytes stored now, read in pieces."""

@@ -160,7 +160,9 @@ class _Pass:
                     "expected a field, found only missing values"
                 )
             if name.startswith(_NON_NEGATIVE):
-                values = np.maximum(values, 0.0)  # networks fall slightly below; NaN stays, members stay as they are
+                values = np.maximum(
+                    values, 0.0
+                )  # networks fall slightly below; NaN stays, members stay as they are
             inputs.append(values)
         rule = unit.quantity.rule
         if rule == "wind-speed":

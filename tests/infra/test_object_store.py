@@ -79,6 +79,24 @@ def test_files_are_uploaded_whole(store: ObjectStore, tmp_path: Path) -> None:
     assert store.digest("deep/er/file") == (hashlib.sha256(data).hexdigest(), len(data))
 
 
+def test_stored_bytes_are_compared_with_a_file(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789" * 1000)
+    store.upload(tmp_path / "file", "file")
+    assert store.holds("file", tmp_path / "file")
+    for other in (
+        b"0123456789" * 999,
+        b"0123456789" * 1000 + b"0",
+        b"9" + b"123456789" + b"0123456789" * 999,
+        b"",
+    ):
+        (tmp_path / "other").write_bytes(other)
+        assert not store.holds("file", tmp_path / "other")
+    store.write("empty", b"")
+    assert store.holds("empty", tmp_path / "other")
+    with pytest.raises(StoreError, match="no such object"):
+        store.holds("nothing", tmp_path / "file")
+
+
 def test_listing_and_deleting(store: ObjectStore) -> None:
     for key in ("x/1", "x/2", "x/y/3", "xx"):
         store.write(key, b"")
