@@ -20,13 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.errors import UnknownOptionError
+from model.gencast.attention_options import AttentionOptions, attention_kind_for
 from model.gencast.neighbourhood import Neighbourhood
 
-AUTO = "auto"
-ATTENTION_KINDS = ("splash_mha", "fused_banded_mha", "blocked_mha", "triblockdiag_mha", "mha")
 MASKED_LOGIT = -1e30
-SPLASH_CHANNELS_MULTIPLE = 128
 MAX_CPU_BLOCKS = 16
 
 
@@ -41,54 +38,6 @@ class Attention(Protocol):
 
     def __call__(self, queries: jax.Array, keys: jax.Array, values: jax.Array, masks: Any) -> jax.Array:
         """Attends; all arrays are (batch, node, head, channels), the queries not yet scaled."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AttentionOptions:
-    """What may be chosen about attention without changing its result beyond rounding.
-
-    Args:
-      kind: one of ``ATTENTION_KINDS``, or ``auto`` for the one that suits the platform.
-      block_size: queries per block; None takes the default of the platform and mesh. ``triblockdiag_mha``
-        needs at least the half bandwidth and rounds up to it.
-      mask_type: for ``splash_mha``, ``lazy`` evaluates the mask by blocks, ``full`` makes it dense first.
-      splash_block_sizes: the checkpoint's six block sizes for ``splash_mha``, by their published names.
-      interpret: run Pallas kernels in the interpreter, for tests without the device.
-    """
-
-    kind: str = AUTO
-    block_size: int | None = None
-    mask_type: str = "lazy"
-    splash_block_sizes: tuple[tuple[str, int], ...] = ()
-    interpret: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in (AUTO, *ATTENTION_KINDS):
-            raise UnknownOptionError(
-                f"attention: expected one of {', '.join((AUTO, *ATTENTION_KINDS))}, got {self.kind!r}"
-            )
-        if self.mask_type not in ("lazy", "full"):
-            raise UnknownOptionError(f"mask_type: expected lazy or full, got {self.mask_type!r}")
-        if self.block_size is not None and self.block_size < 1:
-            raise ValueError(f"expected a positive attention block size, got {self.block_size}")
-
-
-def attention_kind_for(kind: str, *, platform: str, channels_per_head: int) -> str:
-    """Resolves ``auto`` for a JAX platform (``cpu``, ``gpu``, ``tpu``); other kinds pass through.
-
-    Raises:
-      ValueError: the kind cannot run there.
-    """
-    if kind == AUTO:
-        if platform == "tpu":
-            return "splash_mha" if channels_per_head % SPLASH_CHANNELS_MULTIPLE == 0 else "triblockdiag_mha"
-        return "blocked_mha" if platform == "cpu" else "fused_banded_mha"
-    if kind == "splash_mha" and channels_per_head % SPLASH_CHANNELS_MULTIPLE:
-        raise ValueError(
-            f"splash_mha: expected a multiple of {SPLASH_CHANNELS_MULTIPLE} channels per head, got "
-            f"{channels_per_head}; use triblockdiag_mha or auto"
-        )
-    return kind
 
 
 def build_attention(

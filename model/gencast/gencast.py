@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.channels import ChannelBlock, target_blocks
-from model.gencast.attention import AttentionOptions, build_attention
+from model.gencast.attention import build_attention
+from model.gencast.attention_options import AttentionOptions
 from model.gencast.configs import GenCastConfig
 from model.gencast.denoiser import Denoiser, StructureEmbedding
 from model.gencast.denoiser_parameters import DenoiserChannels, initial_parameters, parameter_shapes
@@ -156,7 +157,9 @@ def gencast_network(
     """
     architecture = config.denoiser_architecture_config
     transformer = architecture.sparse_transformer_config
-    options = attention or AttentionOptions(splash_block_sizes=transformer.splash_block_sizes)
+    options = (attention or AttentionOptions()).with_checkpoint(
+        mask_type=transformer.mask_type, splash_block_sizes=dict(transformer.splash_block_sizes)
+    )
     mesh = banded_mesh(architecture.mesh_size)
     channels = DenoiserChannels.of_task(task)
     if architecture.node_output_size not in (None, channels.outputs):

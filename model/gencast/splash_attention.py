@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention
 
-from model.gencast.attention import AttentionOptions
+from model.gencast.attention_options import AttentionOptions
 from model.gencast.neighbourhood import Neighbourhood
 
 # The block sizes of the published checkpoints, measured by their authors on TPU v4 and v5.

@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from model.errors import UnknownOptionError
-from model.gencast.attention import (
-    ATTENTION_KINDS,
-    Attention,
-    AttentionOptions,
-    WindowedAttention,
-    attention_kind_for,
-    build_attention,
-)
+from model.gencast.attention import Attention, WindowedAttention, build_attention
+from model.gencast.attention_options import ATTENTION_KINDS, AttentionOptions, attention_kind_for
 from model.gencast.neighbourhood import Neighbourhood, k_hop_neighbourhood
 
 NUM_NODES, HEADS, CHANNELS, BATCH = 150, 2, 128, 2
@@ -167,6 +161,22 @@ def test_unknown_attention_names_the_allowed() -> None:
         AttentionOptions(kind="flash")
     with pytest.raises(UnknownOptionError, match="lazy or full"):
         AttentionOptions(mask_type="dense")
+
+
+def test_options_from_the_command_line() -> None:
+    assert AttentionOptions.parse("auto") == AttentionOptions()
+    chosen = AttentionOptions.parse("splash_mha, mask_type=full, block_kv=256")
+    assert (chosen.kind, chosen.mask_type) == ("splash_mha", "full")
+    filled = chosen.with_checkpoint(mask_type="lazy", splash_block_sizes={"block_q": 1024, "block_kv": 512})
+    assert filled.mask_type == "full"
+    assert dict(filled.splash_block_sizes) == {"block_q": 1024, "block_kv": 256}
+    assert AttentionOptions.parse("blocked_mha,block_size=64").block_size == 64
+
+
+@pytest.mark.parametrize("text", ["mha,block=3", "mha,block_size=few", "mha,block_size"])
+def test_unknown_attention_settings_are_listed(text: str) -> None:
+    with pytest.raises(UnknownOptionError, match=r"mask_type=…, block_size=…, block_q=…"):
+        AttentionOptions.parse(text)
 
 
 def test_splash_off_the_tpu_is_refused(neighbourhood: Neighbourhood) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.gencast.attention import AttentionOptions
+from model.gencast.attention_options import AttentionOptions
 from model.gencast.configs import DenoiserArchitectureConfig, GenCastConfig, SparseTransformerConfig
 from model.gencast.gencast import gencast_graphs, gencast_network, gencast_structure
 from model.gencast.mesh_order import banded_mesh, mesh_neighbourhood

@@ -18,7 +18,7 @@ from model.deepmind_format import Example, read_example
 from model.errors import UnknownOptionError
 from model.forcings import forcing_fields
 from model.forecaster import load_forecaster
-from model.gencast.attention import AttentionOptions
+from model.gencast.attention_options import AttentionOptions
 from model.gencast.configs import GenCastConfig
 from model.gencast.gencast import (
     GenCastNetwork,
