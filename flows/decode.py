@@ -116,3 +116,16 @@ def print_summary(dataset: xr.Dataset, out: Path) -> None:
     console.print(table)
     for field in absent_fields(dataset):
         console.print(f"absent in the file, NaN here: {field}")
+
+
+def print_summary(dataset: xr.Dataset, out: Path) -> None:
+    """Say on the terminal what was written, and what the file lacked."""
+    table = Table("variable", "dimensions", "units", "range", title=str(out))
+    for row in describe(dataset):
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    absent = absent_fields(dataset)
+    if absent:
+        shown = "; ".join(absent[:5]) + ("; …" if len(absent) > 5 else "")
+        console.print(f"no message for {len(absent)} combinations (NaN): {shown}", markup=False)

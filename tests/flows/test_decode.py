@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from flows.decode import absent_fields, decode_file, describe, regrid_file
+from flows.decode import absent_fields, decode_file, describe, print_summary, regrid_file
 from infra.errors import InvalidFieldError, UnknownOptionError
 from model.grid import Grid
 from tests.tools.grib_fields import axes, message, weather
@@ -43,6 +43,15 @@ def test_grib_to_netcdf(grib: Path, tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["temperature", "u_component_of_wind"]
     assert rows[0][1:3] == ("1 time × 2 level × 13 latitude × 24 longitude", "K")
     assert absent_fields(written) == ["u_component_of_wind at 850 hPa, valid 20260101T00Z"]
+
+
+def test_the_summary_names_what_was_written_and_what_lacked(
+    grib: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_summary(decode_file(grib, tmp_path / "out.nc"), tmp_path / "out.nc")
+    printed = capsys.readouterr().out
+    assert "temperature" in printed
+    assert "no message for 1 combinations" in printed
 
 
 def test_netcdf_to_another_grid_as_zarr(tmp_path: Path) -> None:
