@@ -19,6 +19,7 @@ import xarray as xr
 COEFFICIENT = "coefficient"
 VARIANCE_SUFFIX = "_variance"
 VARIANCE_COEFFICIENT = "variance_coefficient"
+LEAST_SHARE_OF_VARIANCE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +145,19 @@ def climatological_mean(climatology: xr.Dataset, times: np.ndarray) -> xr.Datase
 
 
 def climatological_spread(climatology: xr.Dataset, times: np.ndarray) -> xr.Dataset:
-    """The standard deviation of each variable at datetime64 times, dims (time, …), float32, at least 0."""
+    """The standard deviation of each variable at datetime64 times, dims (time, …), float32.
+
+    A fit of few harmonics can fall below 0 where variance comes in one season: the variance is taken as at
+    least a tenth of its mean over the year.
+    """
     names = {
         name: str(name).removesuffix(VARIANCE_SUFFIX)
         for name in climatology.data_vars
         if VARIANCE_COEFFICIENT in climatology[name].dims
     }
     variance = climatology[list(names)].rename({**names, VARIANCE_COEFFICIENT: COEFFICIENT})
-    return np.sqrt(_at(variance, _basis(climatology, "variance_"), times).clip(min=0.0))
+    least = LEAST_SHARE_OF_VARIANCE * np.maximum(variance.isel({COEFFICIENT: 0}), 0.0)
+    return np.sqrt(np.maximum(_at(variance, _basis(climatology, "variance_"), times), least))
 
 
 def _basis(climatology: xr.Dataset, prefix: str) -> HarmonicBasis:
