@@ -3,7 +3,8 @@
 ``python -m benchmarks.ensemble_overhead`` steps a model alone, then the same steps through the ensemble's
 machinery (forecast store, rollout checkpoints, manifests), and prints one line of JSON with both. Processor
 seconds are those of all cores together and depend less than wall time on what else the machine does.
-``--memory`` streams 40 steps of that size from a forecaster that costs nothing, and prints resident memory.
+``--memory`` streams 40 steps of that size from a forecaster that costs next to nothing, and prints resident
+memory and the processor time of streaming and checkpointing alone.
 """
 
 from __future__ import annotations
@@ -101,9 +102,17 @@ def measure_memory(case: Case, example: Example, *, steps: int, checkpoint_every
         resident.append(psutil.Process().memory_info().rss)
 
     forecaster = _Idle(task=case.task, grid=example.grid)
+    state = _start(example, forecaster, 0)
+    began = time.process_time()
+    for _ in range(steps):
+        [(state, _)] = forecaster.advance([state], example.initial_condition)
+    alone = time.process_time() - began
+    began = time.process_time()
     _stream(forecaster, example, steps=steps, checkpoint_every=checkpoint_every, progress=remember)
+    streaming = time.process_time() - began - alone
     return {
         "steps": steps,
+        "streaming_processor_seconds_per_step": streaming / steps,
         "resident_after_10_steps": resident[9],
         "resident_at_the_end": resident[-1],
         "peak": max(resident),

@@ -36,8 +36,11 @@ from tasks.gather import Gathered, gather_members, require_enough, save_ensemble
 from tasks.model_identity import ModelIdentity, model_identity
 from tasks.models import cache_folder, statistics_sha256
 from tasks.perturbations import describe_perturbation
+from tasks.report_progress import load_shown
 from tasks.rollout import LoadedModels, ProgressCallback
 from tasks.run_plan import load_fitting_models
+
+_LOAD_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +277,10 @@ def _compute_elsewhere(
     )
     def hand_out_all() -> dict[int, str]:
         futures = [(block, submit.submit(block.index, block.members)) for block in blocks]
-        wait([future for _, future in futures])
+        signs = [layout.block_progress(cycle, run, block.index) for block in blocks]
+        key = f"load-{cycle.model}-{cycle.identifier.lower()}"
+        with load_shown(settings.store.open(), signs, key=key, seconds=_LOAD_SECONDS):
+            wait([future for _, future in futures])
         return {
             member: str(future.state.message)
             for block, future in futures

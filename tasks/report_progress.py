@@ -10,7 +10,7 @@ import contextvars
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -47,16 +47,53 @@ def reported(store: ObjectStore, key: str, *, block: int, seconds: float) -> Ite
             beat += 1
             reporter.report(beat)
 
-    thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(work,), name="progress", daemon=True
-    )
+    with _meanwhile(work, stop):
+        yield reporter.update
+    reporter.report(-1)
+
+
+@contextmanager
+def load_shown(store: ObjectStore, signs: Sequence[str], *, key: str, seconds: float) -> Iterator[None]:
+    """A table artifact with the load of every block's device, renewed at intervals while the body runs.
+
+    Args:
+        store: where the workers leave their signs of life.
+        signs: keys of these.
+        key: key of the artifact, in lower case, digits and dashes.
+        seconds: the interval.
+    """
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(seconds):
+            try:
+                rows = load_rows(store, signs)
+                if rows:
+                    create_table_artifact(table=rows, key=key, description="members, speed and memory")
+            except Exception as error:
+                _LOG.warning("the load could not be shown: %s", error)
+
+    with _meanwhile(work, stop):
+        yield
+
+
+def load_rows(store: ObjectStore, signs: Sequence[str]) -> list[dict[str, Any]]:
+    """The load of each block that has computed a step, as rows of a table."""
+    documents = [json.loads(store.read(sign)) for sign in signs if store.exists(sign)]
+    return [progress_row(document["block"], document) for document in documents if "member" in document]
+
+
+@contextmanager
+def _meanwhile(work: Callable[[], None], stop: threading.Event) -> Iterator[None]:
+    """Run something in a thread that knows the flow run, until the body ends."""
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(work,), name="progress", daemon=True)
     thread.start()
     try:
-        yield reporter.update
+        yield
     finally:
         stop.set()
         thread.join()
-        reporter.report(-1)
 
 
 class _Reporter:

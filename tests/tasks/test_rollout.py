@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -279,6 +281,29 @@ class Remembers(PassThroughForecaster):
         self._given += [weakref.ref(fields) for _, fields in results]
         self.most_held = max(self.most_held, sum(given() is not None for given in self._given))
         return results
+
+
+class Full(ObjectStore):
+    """A disk on which nothing more can be written from some step on."""
+
+    def _write_temporary(self, key: str, data: bytes) -> Path:
+        if "/c/0/3/" in key and self.options["full"]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super()._write_temporary(key, data)
+
+
+def test_a_full_disk_fails_without_a_mark_of_completion_and_is_cured_by_space(
+    tmp_path: Path, undisturbed: xr.Dataset
+) -> None:
+    options = {"full": True}
+    store = Full(root=str(tmp_path), options=options)
+    object.__setattr__(store, "_resolved", ObjectStore(root=str(tmp_path))._resolved)
+    with pytest.raises(TransientSourceError, match="No space left on device"):
+        compute(store, [0])
+    assert load_member_manifest(store, CYCLE, RUN, 0) is None
+    options["full"] = False
+    assert compute(store, [0]).advanced[0] == (0, 2)
+    assert_identical(values(store, [0]), undisturbed.isel(member=[0]))
 
 
 def test_no_more_steps_are_held_than_may_wait(store: ObjectStore) -> None:

@@ -41,6 +41,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CYCLE = Cycle(model="pass-through", init_time=datetime(2026, 1, 1, tzinfo=UTC))
 MEMBERS, STEPS, CHECKPOINT_EVERY = 6, 12, 2
 POOL = "survival"
+_CHECKPOINT_IS_SURE = 4
+"""Once a member begins this step its first checkpoint, after step 2, has left the writer's queue of two."""
 VICTIMS = ("member", "worker", "worker and member", "controller")
 _CONFIGURATION = """
 [store]
@@ -91,7 +93,7 @@ def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: f
     Args:
         folder: an empty folder for the server, the store and the logs.
         victims: what to kill, in order, of ``VICTIMS``.
-        seed: decides the moments and which worker or member process is hit.
+        seed: decides the moments.
         limit_seconds: the longest it may take.
 
     Raises:
@@ -115,7 +117,8 @@ def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: f
         seen: dict[int, float] = {}
         kills: list[str] = []
         open_victims = list(victims)
-        done_at_next = _steps_done(diary) + chance.randrange(1, MEMBERS * STEPS // (len(victims) + 1))
+        done_at_next = chance.randrange(1, MEMBERS * STEPS // (len(victims) + 1))
+        earliest = _CHECKPOINT_IS_SURE
         try:
             while controller.poll() != 0:
                 _look_for_checkpoints(store, seen)
@@ -133,12 +136,13 @@ def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: f
                         controller.wait()
                         hit = controller.returncode == -signal.SIGKILL
                     else:
-                        hit = _kill(chance, victim, workers, start_worker)
+                        hit = _kill(diary, earliest, victim, workers, start_worker)
                     if hit:
                         open_victims.pop(0)
                         kills.append(f"{victim} at {time.monotonic() - began:.1f} s")
                         span = MEMBERS * STEPS // (len(victims) + 1)
                         done_at_next = _steps_done(diary) + chance.randrange(1, span)
+                        earliest = chance.randrange(0, _CHECKPOINT_IS_SURE + 1)
                 time.sleep(0.1)
         finally:
             if controller.poll() is None:
@@ -196,11 +200,16 @@ def _services(folder: Path) -> Iterator[tuple]:
                 process.kill()
 
 
-def _kill(chance: random.Random, victim: str, workers: dict, start_worker: object) -> bool:
-    name = chance.choice(sorted(workers))
-    worker = workers[name]
-    computing = _members_of(worker)
-    if not computing:
+def _kill(diary: Path, earliest: int, victim: str, workers: dict, start_worker: object) -> bool:
+    """Kill the process that computed last, its worker, or both; False if it is too early or it has ended."""
+    last = diary.read_text().splitlines()[-1].split()
+    if int(last[2]) < earliest:
+        return False
+    for name, worker in workers.items():
+        computing = _members_of(worker)
+        if int(last[0]) in [process.pid for process in computing]:
+            break
+    else:
         return False
     if victim != "member":
         worker.send_signal(signal.SIGKILL)
@@ -297,6 +306,7 @@ def main() -> None:
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, help="default: three at random")
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     if arguments.deploy:
@@ -305,7 +315,7 @@ def main() -> None:
         _control()
     else:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-            victims = random.Random(seed).choices(VICTIMS, k=3)
+            victims = arguments.victims or random.Random(seed).choices(VICTIMS, k=3)
             folder = Path(tempfile.mkdtemp(prefix=f"survival-{seed}-", dir=arguments.folder))
             print(seed, victims, survive(folder, victims, seed=seed, limit_seconds=600), flush=True)
 
