@@ -106,19 +106,6 @@ def absent_fields(dataset: xr.Dataset) -> list[str]:
 
 
 def print_summary(dataset: xr.Dataset, out: Path) -> None:
-    """Say on the terminal what was written where."""
-    table = Table(title=str(out))
-    for column in ("variable", "dims", "units", "range"):
-        table.add_column(column)
-    for row in describe(dataset):
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for field in absent_fields(dataset):
-        console.print(f"absent in the file, NaN here: {field}")
-
-
-def print_summary(dataset: xr.Dataset, out: Path) -> None:
     """Say on the terminal what was written, and what the file lacked."""
     table = Table("variable", "dimensions", "units", "range", title=str(out))
     for row in describe(dataset):

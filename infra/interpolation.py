@@ -7,8 +7,8 @@ as sparse matrices and applied here, so that missing values are treated one way 
 * linear and nearest: the result is missing where the source point of the largest weight is (MIR's rule);
 * conservative: it is missing where less than half of the box is covered by values.
 
-Where every target point is a source point the values are taken as they are ("subset"): it is how the 1° data
-DeepMind trained on were made from 0.25°.
+Where every target point is a source point the values are taken as they are ("subset"), which is what linear and
+nearest amount to there; it is how the 1° data DeepMind trained on were made from 0.25°.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def regrid(
         raise UnknownOptionError(f"method: expected one of {', '.join(get_args(Method))}, got {method!r}")
     masked = _apply_masks(dataset, masks or {})
     source = upright(masked)
-    indices = _subset_indices(source, grid) if method in ("auto", "subset") else None
+    indices = _subset_indices(source, grid) if method != "conservative" else None
     if indices is not None:
         done, how = source.isel(latitude=indices[0], longitude=indices[1]), "subset"
     elif method == "subset":
