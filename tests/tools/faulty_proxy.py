@@ -81,10 +81,10 @@ class FaultyProxy:
                 if fault == "delay":
                     time.sleep(0.05 * where)
                 if fault == "cut request":
-                    # S3 discards an object whose body ends early; the server behind would keep what came,
-                    # so the cut falls into the request's head.
+                    # S3 discards an object whose body ends early; the server behind would keep what came, even
+                    # none of it, so the cut falls into the request's first line.
                     with socket.create_connection(self._server, timeout=10) as server:
-                        server.sendall(request[: int(request.index(b"\r\n\r\n") * where)])
+                        server.sendall(request[: int(request.index(b"\r\n") * where)])
                     return
                 answer = self._forward(request)
                 if fault == "lose answer":
