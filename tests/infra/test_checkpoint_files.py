@@ -48,9 +48,9 @@ def test_a_damaged_copy_is_fetched_again(tmp_path: Path, remote) -> None:
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, remote) -> None:
-    with pytest.raises(StoreError, match="nothing.npz"):
+    with pytest.raises(StoreError, match=r"nothing.npz"):
         local_copy(str(tmp_path / "nothing.npz"))
-    with pytest.raises(StoreError, match="memory://bucket/nothing.npz: could not be found"):
+    with pytest.raises(StoreError, match=r"memory://bucket/nothing.npz: could not be found"):
         local_copy("memory://bucket/nothing.npz", cache=tmp_path)
     with pytest.raises(CheckpointFileError, match="checkpoint: expected a file, found none"):
         read_checkpoint(str(tmp_path / "nothing.npz"))

@@ -1,5 +1,4 @@
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def test_damaged_entry_is_refused() -> None:
 
 
 def test_foreign_archive_is_refused() -> None:
-    with pytest.raises(CheckpointFileError, match="expected a params file .* got keys weights"):
+    with pytest.raises(CheckpointFileError, match=r"expected a params file .* got keys weights"):
         read_checkpoint(packed({"weights": np.zeros(3)}))
     single = io.BytesIO()
     np.save(single, np.zeros(3))
@@ -115,14 +114,10 @@ def test_parameters_must_have_the_names_and_shapes_of_the_configuration() -> Non
     good = checkpoint()
     expected = graphcast_network(good.config, TASK).parameter_shapes()
     check_parameter_shapes(good.params, expected)
+    name = "mesh_gnn/~_networks_builder/encoder_edges_mesh_mlp/~/linear_0"
+    wider = {**expected, name: {"w": (4, 9), "b": (8,)}}
     with pytest.raises(CheckpointFileError, match=r"linear_0:w: expected shape \(4, 9\), got \(4, 8\)"):
-        wider = replace(good.config, latent_size=9)
-        shapes = graphcast_network(wider, TASK).parameter_shapes()
-        check_parameter_shapes(
-            {m: good.params[m] for m in good.params},
-            {m: shapes[m] for m in shapes if m.endswith("encoder_edges_mesh_mlp/~/linear_0")}
-            | {m: expected[m] for m in expected if not m.endswith("encoder_edges_mesh_mlp/~/linear_0")},
-        )
+        check_parameter_shapes(good.params, wider)
     with pytest.raises(CheckpointFileError, match="missing, expected shape"):
         check_parameter_shapes({}, expected)
     with pytest.raises(CheckpointFileError, match="not a parameter of this model"):

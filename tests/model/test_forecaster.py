@@ -129,7 +129,7 @@ def test_a_network_that_overflows_is_not_passed_on(forecaster: NetworkForecaster
     state = state_of(forecaster)
     broken = state.frames.copy(deep=True)
     broken["temperature"][:] = np.inf
-    with pytest.raises(InvalidFieldError, match="member 0, step 0: .*expected finite values"):
+    with pytest.raises(InvalidFieldError, match=r"member 0, step 0: .*expected finite values"):
         forecaster.advance(
             [RolloutState(member=0, init_time=INIT_TIME, step=0, key=state.key, frames=broken)],
             initial_condition(),
@@ -200,11 +200,11 @@ def test_bad_initial_conditions_are_refused_before_anything_is_compiled(kind: st
 def test_bad_options_are_refused() -> None:
     with pytest.raises(InvalidFieldError, match="expected 30°, on which the checkpoint was trained, got 10°"):
         load_forecaster(params_file(), statistics(), grid=Grid(resolution=10.0))
-    with pytest.raises(UnknownOptionError, match="attention: expected one of .* got 'telepathy'"):
+    with pytest.raises(UnknownOptionError, match=r"attention: expected one of .* got 'telepathy'"):
         load_forecaster(params_file(), statistics(), attention="telepathy")
     with pytest.raises(UnknownOptionError, match="precision"):
         load_forecaster(params_file(), statistics(), precision="float8")
-    with pytest.raises(CheckpointFileError, match="whole .npz archive"):
+    with pytest.raises(CheckpointFileError, match=r"whole .npz archive"):
         load_forecaster(params_file()[:100], statistics())
     with pytest.raises(ValueError, match="members_per_program: expected at least 1, got 0"):
         load_forecaster(params_file(), statistics(), members_per_program=0)

@@ -39,6 +39,6 @@ def test_what_is_missing_is_named() -> None:
     named = replace(stats, mean=stats.mean.assign(sea_surface_temperature=280.0))
     named = replace(named, stddev=stats.stddev.assign(sea_surface_temperature=10.0))
     with pytest.raises(
-        InvalidFieldError, match="min_by_level: expected 'sea_surface_temperature'.*no such file"
+        InvalidFieldError, match=r"min_by_level: expected 'sea_surface_temperature'.*no such file"
     ):
         channel_scaling(ocean, named)
