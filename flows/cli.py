@@ -226,7 +226,7 @@ def regrid(
     output: Path,
     *,
     grid: float,
-    method: Literal["linear", "conservative", "nearest"] = "linear",
+    method: Literal["auto", "subset", "linear", "conservative", "nearest"] = "auto",
 ) -> None:
     """Bring a GRIB or NetCDF file to a regular grid with poles.
 
@@ -241,7 +241,7 @@ def regrid(
     grid
         Spacing of the target grid in degrees.
     method
-        Interpolation.
+        Interpolation; auto takes a subset of points where the grids allow it, else linear.
     """
     from flows.decode import print_summary, regrid_file
 
