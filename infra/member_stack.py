@@ -54,14 +54,14 @@ class MemberStack(AbstractContextManager["MemberStack"]):
             self._memory[index] = field
             return
         data = np.ascontiguousarray(field, dtype=np.float32)
-        _write_all(self._file, memoryview(data).cast("B"), index * data.nbytes)
+        _write_all(self._file, data.data.cast("B"), index * data.nbytes)
 
     def get(self, index: int) -> np.ndarray:
         """One member's field, zeros if never set."""
         if self._memory is not None:
             return self._memory[index]
         field = np.empty(self._shape, dtype=np.float32)
-        _read_all(self._file, memoryview(field).cast("B"), index * field.nbytes)
+        _read_all(self._file, field.data.cast("B"), index * field.nbytes)
         return field
 
     def tiles(self) -> Iterator[tuple[int, slice, np.ndarray]]:
@@ -77,7 +77,7 @@ class MemberStack(AbstractContextManager["MemberStack"]):
                 tile = np.empty((self._members, band.stop - band.start, columns), dtype=np.float32)
                 for index in range(self._members):
                     offset = (((index * levels) + level) * rows + start) * columns * 4
-                    _read_all(self._file, memoryview(tile[index]).cast("B"), offset)
+                    _read_all(self._file, tile[index].data.cast("B"), offset)
                 yield level, band, tile
 
     def __exit__(

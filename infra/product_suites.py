@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from infra.validation_suites import Check
+from infra.validation_suites import Check, Severity
 
 _RANGES = {
     "2m_temperature": (170.0, 345.0),
@@ -74,17 +74,17 @@ def product_suite(products: list[str], *, members: int) -> list[Check]:
             and "anomaly" not in name
         )
         if own:
-            for column, bounds in (("minimum", {"minimum": lowest}), ("maximum", {"maximum": highest})):
-                checks.append(
-                    Check(
-                        name="physical range",
-                        severity="block",
-                        column=column,
-                        variables=own,
-                        reason="no such value was ever observed",
-                        **bounds,
-                    )
-                )
+            meaning = "no such value was ever observed"
+            checks += [
+                Check(
+                    name="physical range", severity="block", column="minimum", minimum=lowest,
+                    variables=own, reason=meaning,
+                ),
+                Check(
+                    name="physical range", severity="block", column="maximum", maximum=highest,
+                    variables=own, reason=meaning,
+                ),
+            ]  # fmt: skip
     if members > 1:
         checks.append(
             Check(
@@ -115,17 +115,8 @@ def member_suite() -> list[Check]:
             maximum=9.0,
             reason="its squared distance to the mean is far beyond the other members'",
         ),
-        *(
-            Check(
-                name="mass of the air steady",
-                severity=severity,
-                column="pressure_drift",
-                minimum=-bound,
-                maximum=bound,
-                reason="the global mean sea level pressure drifts (Pa since the first step)",
-            )
-            for severity, bound in (("block", 1500.0), ("warn", 200.0))
-        ),
+        _steady_mass("block", 1500.0),
+        _steady_mass("warn", 200.0),
         Check(
             name="global mean steady",
             severity="warn",
@@ -135,6 +126,17 @@ def member_suite() -> list[Check]:
             reason="the global mean temperature drifts (K since the first step)",
         ),
     ]
+
+
+def _steady_mass(severity: Severity, bound: float) -> Check:
+    return Check(
+        name="mass of the air steady",
+        severity=severity,
+        column="pressure_drift",
+        minimum=-bound,
+        maximum=bound,
+        reason="the global mean sea level pressure drifts (Pa since the first step)",
+    )
 
 
 def product_table(statistics: pd.DataFrame) -> pd.DataFrame:
