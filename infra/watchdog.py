@@ -65,7 +65,10 @@ class Watchdog:
             return
         remaining = max(0.001, min(self._deadlines.values()) - time.monotonic())
         file = self._file if self._file is not None else sys.__stderr__
-        faulthandler.dump_traceback_later(remaining, exit=True, file=file)
+        standard_error = 2
+        faulthandler.dump_traceback_later(
+            remaining, exit=True, file=file if file is not None else standard_error
+        )
 
     def __enter__(self) -> Watchdog:
         return self

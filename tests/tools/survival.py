@@ -205,12 +205,12 @@ def _kill(diary: Path, earliest: int, victim: str, workers: dict, start_worker: 
     last = diary.read_text().splitlines()[-1].split()
     if int(last[2]) < earliest:
         return False
-    for name, worker in workers.items():
-        computing = _members_of(worker)
-        if int(last[0]) in [process.pid for process in computing]:
-            break
-    else:
+    families = {name: _members_of(worker) for name, worker in workers.items()}
+    found = [name for name, family in families.items() if int(last[0]) in [p.pid for p in family]]
+    if not found:
         return False
+    [name] = found
+    worker, computing = workers[name], families[name]
     if victim != "member":
         worker.send_signal(signal.SIGKILL)
         worker.wait()
