@@ -205,7 +205,7 @@ class GenCastOnGrid:
         structure = gencast_structure(self.network, self.graphs(), dtype=jnp.dtype(self.precision))
         embedding = jax.jit(self.network.denoiser.embed_structure)(params, structure)
         basis = {name: jnp.asarray(array) for name, array in noise_basis(self.grid).items()}
-        return params, structure, embedding, basis
+        return self.network.denoiser.parameters_besides(params), structure, embedding, basis
 
     def predict(self, prepared: Prepared, key: jax.Array, features: jax.Array) -> jax.Array:
         """A sample."""

@@ -33,7 +33,13 @@ from model.gencast.denoiser_parameters import (
     DenoiserChannels,
 )
 from model.gencast.noise_encoder import ScaleOffset, encode_noise_level, scale_and_offset
-from model.gencast.sparse_transformer import BlockParameters, conditioned_norm, stack_blocks, transform
+from model.gencast.sparse_transformer import (
+    BlockParameters,
+    conditioned_norm,
+    stack_blocks,
+    transform,
+    transformer_path,
+)
 from model.gencast.structure import DenoiserStructure
 from model.graphs.chunks import map_chunks, sum_chunks_by_receiver
 from model.graphs.graph_network import (
@@ -106,6 +112,11 @@ class Denoiser:
             edges_out=self._embed_edges(params, _ENCODE_EDGES_OUT, structure.mesh_to_grid_features),
             blocks=stack_blocks(params, self.config.sparse_transformer_config),
         )
+
+    def parameters_besides(self, params: Parameters) -> Parameters:
+        """What ``condition`` and ``evaluate`` need besides the embedding, which holds the transformer's blocks."""
+        blocks = f"{transformer_path(self.config.sparse_transformer_config)}/block_"
+        return {path: layer for path, layer in params.items() if not path.startswith(blocks)}
 
     def condition(self, params: Parameters, embedding: StructureEmbedding, features: jax.Array) -> jax.Array:
         """What depends on the weather before: the grid points' first layer but for the noisy targets.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import erf
 
 from model.channels import count_channels, forcing_blocks, input_blocks, target_blocks
 from model.gencast.configs import DenoiserArchitectureConfig, NoiseEncoderConfig
@@ -160,18 +160,26 @@ def initial_parameters(
 ) -> dict[str, dict[str, jax.Array]]:
     """Fresh parameters, float32, of the distributions that Haiku drew the published models' from; biases 0.
 
-    All weights are drawn at once: a program that draws each of some hundred takes minutes to compile.
+    All weights of one kind are drawn at once: a program that draws each of some hundred takes minutes to compile.
     """
     layers = list(linear_layers_of(config, noise_encoder, channels))
-    ends = np.cumsum([layer.inputs * layer.outputs for layer in layers])
-    normal = jax.random.truncated_normal(key, -2.0, 2.0, (int(ends[-1]),))
-    # Φ maps the cut normal to a uniform distribution on [Φ(−2), Φ(2)], which is as good a draw as a second.
-    uniform = jax.scipy.special.erf(normal / np.sqrt(2)) / erf(np.sqrt(2))
-    params: dict[str, dict[str, jax.Array]] = {}
-    for layer, end in zip(layers, ends, strict=True):
-        drawn = (uniform if layer.uniform else normal)[end - layer.inputs * layer.outputs : end]
-        params[layer.path] = {
-            **({"b": jnp.zeros(layer.outputs)} if layer.bias else {}),
-            "w": layer.spread * drawn.reshape(layer.inputs, layer.outputs),
+    initializers = {
+        True: hk.initializers.RandomUniform(-1.0, 1.0),
+        False: hk.initializers.TruncatedNormal(stddev=1.0),
+    }
+
+    def draw() -> dict[bool, jax.Array]:
+        sizes = {
+            kind: sum(x.inputs * x.outputs for x in layers if x.uniform == kind) for kind in initializers
         }
+        return {kind: initializer((sizes[kind],), jnp.float32) for kind, initializer in initializers.items()}
+
+    drawn = hk.transform(draw).apply({}, key)
+    used = dict.fromkeys(initializers, 0)
+    params: dict[str, dict[str, jax.Array]] = {}
+    for layer in layers:
+        start, used[layer.uniform] = used[layer.uniform], used[layer.uniform] + layer.inputs * layer.outputs
+        weights = drawn[layer.uniform][start : used[layer.uniform]].reshape(layer.inputs, layer.outputs)
+        bias = {"b": jnp.zeros(layer.outputs)} if layer.bias else {}
+        params[layer.path] = {**bias, "w": layer.spread * weights}
     return params
