@@ -23,6 +23,7 @@ from typing import Any
 import fsspec
 import zarr.storage
 from fsspec.implementations.local import LocalFileSystem
+from zarr.abc.store import Store
 
 from infra.errors import StoreError, TransientSourceError
 
@@ -209,7 +210,7 @@ class ObjectStore:
             if self.filesystem.exists(path):
                 self.filesystem.rm(path, recursive=prefix.endswith("/"))
 
-    def zarr(self, key: str, *, read_only: bool = False) -> zarr.abc.store.Store:
+    def zarr(self, key: str, *, read_only: bool = False) -> Store:
         """A Zarr v3 store at a key."""
         if self.is_local:
             return zarr.storage.LocalStore(self.path(key), read_only=read_only)

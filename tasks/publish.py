@@ -144,7 +144,8 @@ def _page(products: ProductSet, findings: Sequence[Finding], *, has_docs: bool) 
     if len(products.members) > 1:
         suites += member_suite()
     rows = []
-    for name in dict.fromkeys(check.name for check in suites):
+    names = [check.name for check in suites] + [finding.check for finding in findings]
+    for name in dict.fromkeys(names):
         own = [finding for finding in findings if finding.check == name]
         blocked = any(finding.severity == "block" for finding in own)
         state = "blocked" if blocked else "warning" if own else "passed"

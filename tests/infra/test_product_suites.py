@@ -87,3 +87,11 @@ def test_members_are_told_apart_and_held_against_the_others() -> None:
     assert drift.minimum is not None
     assert -2100 < drift.minimum < 300
     assert 20.0 > (by_name["no outlier", "warn"].maximum or 0) > 1.0
+
+
+def test_a_little_negative_humidity_warns_and_much_blocks() -> None:
+    suite = product_suite(["specific_humidity_mean"], members=8)
+    bounds = {
+        check.severity: check.minimum for check in suite if check.column == "minimum" and check.variables
+    }
+    assert bounds == {"block": -0.01, "warn": -0.001}
