@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.settings import load_settings
-from tasks.run_plan import RunPlan, plan_run
+from tasks.run_plan import RunPlan, plan_run, size_text
 
 
 def plan(*, model: str, members: int | None = None, steps: int | None = None) -> None:
@@ -50,7 +50,7 @@ def plan_table(found: RunPlan) -> Table:
 
 def _add(table: Table, name: str, needed: int, available: int | None) -> None:
     if available is None:
-        table.add_row(name, f"{needed / 2**30:.1f} GiB", "no limit known", "✅")
+        table.add_row(name, size_text(needed), "no limit known", "✅")
     else:
         mark = "✅" if needed <= available else "❌"
-        table.add_row(name, f"{needed / 2**30:.1f} GiB", f"{available / 2**30:.1f} GiB", mark)
+        table.add_row(name, size_text(needed), size_text(available), mark)

@@ -170,7 +170,9 @@ def plan_run(
     if problems:
         remedies = tuple(_remedies(checkpoint, grid, choice, machine))
     if machine.store_bytes is not None and stored > machine.store_bytes:
-        problems.append(f"needs {_size(stored)} in the store at most, {_size(machine.store_bytes)} are free")
+        problems.append(
+            f"needs {size_text(stored)} in the store at most, {size_text(machine.store_bytes)} are free"
+        )
         per_member = stored // members
         if machine.store_bytes // per_member:
             remedies = (*remedies, f"members={machine.store_bytes // per_member}")
@@ -268,10 +270,12 @@ def _problems(device: int, host: int, machine: Machine) -> list[str]:
     problems = []
     if machine.device_bytes is not None and device > machine.device_bytes:
         problems.append(
-            f"needs about {_size(device)} on a {machine.device_kind}, which has {_size(machine.device_bytes)}"
+            f"needs about {size_text(device)} on a {machine.device_kind}, which has {size_text(machine.device_bytes)}"
         )
     if host > machine.host_bytes:
-        problems.append(f"needs about {_size(host)} of host memory, {_size(machine.host_bytes)} are free")
+        problems.append(
+            f"needs about {size_text(host)} of host memory, {size_text(machine.host_bytes)} are free"
+        )
     return problems
 
 
@@ -312,5 +316,6 @@ def _free_space(store: ObjectStore) -> int | None:
     return None
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+def size_text(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
