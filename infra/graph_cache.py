@@ -43,7 +43,7 @@ def graph_cache(folder: Path) -> Callable[[str, Callable[[], Any]], Any]:
 
 
 def _write(path: Path, graphs: GridMeshGraphs) -> None:
-    arrays: dict[str, np.ndarray] = {"kind": np.array(type(graphs).__name__)}
+    arrays: dict[str, Any] = {"kind": np.array(type(graphs).__name__)}
     for field in fields(graphs):
         value = getattr(graphs, field.name)
         if isinstance(value, EdgeSet):

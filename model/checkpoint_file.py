@@ -208,7 +208,7 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
     """A nested group or array as the annotated type; None where an optional field is absent."""
     if isinstance(kind, types.UnionType):
         (kind,) = [option for option in typing.get_args(kind) if option is not type(None)]
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise CheckpointFileError(f"{path}: expected fields, got one value")
         hints = typing.get_type_hints(kind)

@@ -72,7 +72,7 @@ def forcing_fields(
         else:
             quantity, _, wave = name.rpartition("_")
             if quantity == "year_progress":
-                progress = year_progress(time)
+                progress = np.asarray(year_progress(time))
             elif quantity == "day_progress":
                 progress = day_progress(time, grid.longitude)
             else:

@@ -36,23 +36,31 @@ from model.variables import COMPUTED_FORCINGS, VARIABLES
 
 
 class Forecaster(Protocol):
-    """A model that can be stepped.
+    """A model that can be stepped."""
 
-    Attributes:
-        family: of the model.
-        task: what it takes and gives; ``task.step`` is the length of its step.
-        grid: on which it works.
-        description: the publisher's words.
-        sha256: of the params file.
-        options: what was chosen or resolved and may change rounding, for the run's fingerprint.
-    """
+    @property
+    def family(self) -> str:
+        """Of the model."""
 
-    family: str
-    task: TaskConfig
-    grid: Grid
-    description: str
-    sha256: str
-    options: dict[str, str]
+    @property
+    def task(self) -> TaskConfig:
+        """What it takes and gives; ``task.step`` is the length of its step."""
+
+    @property
+    def grid(self) -> Grid:
+        """On which it works."""
+
+    @property
+    def description(self) -> str:
+        """The publisher's words."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the params file."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What was chosen or resolved and may change rounding, for the run's fingerprint."""
 
     def initial_state(
         self, initial_condition: xr.Dataset, *, init_time: datetime, member: int, key: np.ndarray
@@ -129,15 +137,15 @@ def load_forecaster(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class _Weather:
-    """What changes from step to step, on the device.
+    """What changes from step to step: arrays on the device, on their way there, or their shapes.
 
     Args:
         key: carried random key, uint32 (2,).
         frames: input window by variable, (2, [level,] latitude, longitude).
     """
 
-    key: jax.Array
-    frames: Fields
+    key: Any
+    frames: dict[str, Any]
 
 
 @dataclass(kw_only=True)

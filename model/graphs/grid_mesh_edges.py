@@ -39,7 +39,7 @@ def grid_positions(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 
 
 def edges_within_radius(
-    positions: np.ndarray, mesh: TriangularMesh, radius: float
+    positions: np.ndarray, mesh: TriangularMesh, radius: float | np.floating
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grid points and mesh vertices no further apart than ``radius``, as a chord of the unit sphere.
 
