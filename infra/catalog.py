@@ -12,6 +12,7 @@ import json
 import posixpath
 from collections.abc import Callable
 from datetime import UTC, timedelta
+from functools import partial
 from typing import Any
 
 from infra import layout
@@ -50,13 +51,9 @@ def update_catalog(store: ObjectStore) -> None:
     """
     manifests = RETRY.run(lambda: list(published_cycles(store)))
     for manifest in manifests:
-        key = layout.catalog_item(manifest.cycle)
-        document = json.dumps(stac_item(manifest), indent=1).encode()
-        _rebuild(store, key, lambda document=document: document)
+        _rebuild(store, layout.catalog_item(manifest.cycle), partial(_dump, stac_item(manifest)))
     for model in sorted({manifest.cycle.model for manifest in manifests}):
-        _rebuild(
-            store, layout.catalog_collection(model), lambda model=model: _dump(stac_collection(store, model))
-        )
+        _rebuild(store, layout.catalog_collection(model), partial(_dump_collection, store, model))
     _rebuild(store, layout.catalog(), lambda: _dump(stac_catalog(store)))
     _rebuild(store, layout.catalog("index.html"), lambda: index_page(store).encode())
 
@@ -198,6 +195,10 @@ def _relative(source: str, target: str) -> str:
 
 def _iso(time: Any) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _dump_collection(store: ObjectStore, model: str) -> bytes:
+    return _dump(stac_collection(store, model))
 
 
 def _dump(document: dict[str, Any]) -> bytes:
