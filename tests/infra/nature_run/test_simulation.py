@@ -39,12 +39,11 @@ def test_without_jcm_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch
 def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
     settings = SimulationSettings(seed=1, start=START)
     whole = Simulation(settings=settings)
-    first, second = whole.advance(2), whole.advance(2)
+    first = whole.advance(2)
+    whole.save(tmp_path / "state")
+    second = whole.advance(2)
     assert whole.time == datetime(2000, 9, 2, tzinfo=UTC)
 
-    begun = Simulation(settings=settings)
-    begun.advance(2)
-    begun.save(tmp_path / "state")
     resumed = Simulation(settings=settings)
     resumed.restore(tmp_path / "state")
     assert resumed.time == datetime(2000, 9, 1, 12, tzinfo=UTC)
@@ -57,9 +56,8 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
     pressure = (first.surface_pressure * weights).mean() / weights.mean()
     assert pressure == pytest.approx(98_500, rel=2e-3)
     # North is up: Antarctica is high, the Arctic ocean is not; the Sahara is land.
-    assert (
-        boundary.geopotential_at_surface[-2].mean() > 2e4 > boundary.geopotential_at_surface[1].mean() + 1.5e4
-    )
+    assert boundary.geopotential_at_surface[-2].mean() > 1.5e4
+    assert abs(boundary.geopotential_at_surface[1].mean()) < 3e3
     assert boundary.land_sea_mask[np.abs(boundary.latitude - 22).argmin(), 3] == 1.0
     analyses = to_analyses(second, boundary)
     assert all(np.isfinite(f).all() for n, f in analyses.data_vars.items() if n != "sea_surface_temperature")
