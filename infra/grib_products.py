@@ -18,6 +18,9 @@ import numpy as np
 from infra.errors import PublicationError
 from model.grid import Grid
 
+Kind = Literal["member", "mean", "spread", "percentile", "probability"]
+"""What a coded field is of the ensemble."""
+
 BITS = 16
 _SPREAD_OF_ALL_MEMBERS = 4  # code table 4.7
 _MEAN_OF_ALL_MEMBERS = 0
@@ -111,7 +114,7 @@ class GribField:
     """
 
     quantity: str
-    kind: Literal["member", "mean", "spread", "percentile", "probability"]
+    kind: Kind
     members: int
     init_time: datetime
     hours: int

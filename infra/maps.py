@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from model.grid import Grid
+
+Extend = Literal["neither", "min", "max", "both"]
 
 INK = "#1f2933"
 MUTED = "#6b7785"
@@ -42,7 +44,7 @@ class MapStyle:
     offset: float = 0.0
     colours: str = "viridis"
     levels: tuple[float, ...] | None = None
-    extend: str = "both"
+    extend: Extend = "both"
 
     def shown(self, values: np.ndarray) -> np.ndarray:
         """Stored values in shown units."""
@@ -310,7 +312,7 @@ def _figure(text: MapText) -> tuple[Any, Any]:
         axes.plot(*equal_earth(np.full_like(meridian, side), meridian), color=MUTED, linewidth=0.7, zorder=5)
     for pole in (-90.0, 90.0):
         axes.plot(*equal_earth(parallel, np.full_like(parallel, pole)), color=MUTED, linewidth=0.7, zorder=5)
-    thin = {"color": MUTED, "linewidth": 0.35, "alpha": 0.5, "zorder": 3}
+    thin: dict[str, Any] = {"color": MUTED, "linewidth": 0.35, "alpha": 0.5, "zorder": 3}
     for latitude in (-60.0, -30.0, 0.0, 30.0, 60.0):
         axes.plot(*equal_earth(parallel, np.full_like(parallel, latitude)), **thin)
     for longitude in (-120.0, -60.0, 0.0, 60.0, 120.0):
@@ -333,7 +335,7 @@ def _coastlines(axes: Any, canvas: Canvas) -> None:
     axes.contour(x, y, _wrapped(canvas, canvas.land), levels=[0.5], colors=_COAST, linewidths=0.6, zorder=4)
 
 
-def _levels(style: MapStyle, shown: np.ndarray) -> tuple[list[float], str]:
+def _levels(style: MapStyle, shown: np.ndarray) -> tuple[list[float], Extend]:
     """Bounds of the colour classes and which ends are open."""
     from matplotlib.ticker import MaxNLocator
 
@@ -345,7 +347,8 @@ def _levels(style: MapStyle, shown: np.ndarray) -> tuple[list[float], str]:
         low = 0.0
     if not high > low:
         high = low + 1.0
-    return MaxNLocator(nbins=12, steps=[1, 2, 2.5, 4, 5, 10]).tick_values(low, high).tolist(), "neither"
+    bounds = MaxNLocator(nbins=12, steps=[1, 2, 2.5, 4, 5, 10]).tick_values(low, high)
+    return [float(bound) for bound in bounds], "neither"
 
 
 def _png(figure: Any) -> bytes:

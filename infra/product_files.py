@@ -128,10 +128,10 @@ class ProductStore:
         group.attrs.update({"Conventions": "CF-1.12", **self.attrs})
         return group
 
-    def _coordinates(self) -> dict[str, tuple[np.ndarray, dict[str, str]]]:
+    def _coordinates(self) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
         init = int(self.init_time.timestamp()) // 3600
         hours = np.array([lead // timedelta(hours=1) for lead in self.lead_times], dtype=np.int64)
-        found: dict[str, tuple[np.ndarray, dict[str, str]]] = {
+        found: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
             "lead_time": (
                 hours,
                 {"units": "hours", "dtype": "timedelta64[ns]", "standard_name": "forecast_period"},
@@ -165,7 +165,7 @@ class ProductStore:
         Raises:
             PublicationError: what was read back is not what was written.
         """
-        array = self._group[name]
+        array: Any = self._group[name]
         array[lead_index] = values
         if not np.array_equal(np.asarray(array[lead_index]), values, equal_nan=True):
             raise PublicationError(
@@ -215,7 +215,8 @@ def write_netcdf(products: xr.Dataset, folder: Path, *, stem: str) -> list[Path]
         for variable in one.variables.values():
             variable.encoding.clear()
         units = {name: {"units": _TIME_UNITS} for name in ("init_time", "valid_time")}
-        one.to_netcdf(path, engine="h5netcdf", encoding={**packing, **units, "lead_time": {"units": "hours"}})
+        encoding: dict[Any, Any] = {**packing, **units, "lead_time": {"units": "hours"}}
+        one.to_netcdf(path, engine="h5netcdf", encoding=encoding)
         with xr.open_dataset(path, engine="h5netcdf", decode_timedelta=True) as written:
             different = [name for name in one.data_vars if not one[name].equals(written[name])]
         if different:

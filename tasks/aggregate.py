@@ -288,7 +288,7 @@ class _Judged:
         self.mean += (np.nan_to_num(tile).mean(axis=2, dtype=np.float64) * weights).sum(axis=1)
         self.distance += (squared_distances(tile, mean) * weights).sum(axis=1)
         self.checksum = [
-            zlib.crc32(np.ascontiguousarray(tile[m]), crc) for m, crc in enumerate(self.checksum)
+            zlib.crc32(np.ascontiguousarray(tile[m]).data, crc) for m, crc in enumerate(self.checksum)
         ]
 
     def rows(self, numbers: list[int]) -> Iterable[dict[str, Any]]:

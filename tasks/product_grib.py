@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from infra.grib_products import GRIB_PARAMETERS, GribField, write_grib
+from infra.grib_products import GRIB_PARAMETERS, GribField, Kind, write_grib
 from model.grid import Grid
 from model.variables import VARIABLES
 from tasks.product_plan import ProductPlan, ProductUnit
+
+_MOMENTS: tuple[tuple[str, Kind], ...] = (("mean", "mean"), ("standard_deviation", "spread"))
 
 
 def write_grib_products(
@@ -65,19 +68,19 @@ def _derived(
         start = _start(unit, hours)
 
         def field(
-            kind: str,
+            kind: Kind,
             level: int | None,
             *,
             quantity: str = quantity,
             start: int | None = start,
-            **more: object,
+            **more: Any,
         ) -> GribField:
             return GribField(
                 quantity=quantity, kind=kind, members=members, init_time=init_time, hours=hours,
                 start_hours=start, level=level, **more,
-            )  # type: ignore[arg-type]  # fmt: skip
+            )  # fmt: skip
 
-        for suffix, kind in (("mean", "mean"), ("standard_deviation", "spread")):
+        for suffix, kind in _MOMENTS:
             for name, level in unit.outputs:
                 product = f"{name}_{suffix}"
                 if product not in at:

@@ -149,7 +149,8 @@ def plan_products(
     """
     available = available_quantities(variables, climatology=climatology)
     every = available_quantities([n for n in VARIABLES if n not in STATICS], climatology=VARIABLES)
-    events, missing = [], []
+    events: list[Event] = []
+    missing: list[Event] = []
     for configured in settings.events:
         event = Event(**configured.model_dump())
         if event.quantity not in every:

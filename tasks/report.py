@@ -74,7 +74,7 @@ def compare_models(
             raise ValueError(f"{first} and {second} have no verified cycle in common")
         squared.append(xr.concat(per_cycle, "cycle", join="inner", coords="minimal", compat="override"))
     one, two = xr.align(*squared, join="inner", exclude=["cycle"])
-    change = np.sqrt(one.mean("cycle") / two.mean("cycle")) - 1
+    change: xr.DataArray = (one.mean("cycle") / two.mean("cycle")) ** 0.5 - 1
     p_values = xr.apply_ufunc(
         lambda a, b: paired_test(a, b).p_value if np.isfinite(a - b).all() else np.nan,
         one,

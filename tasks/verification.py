@@ -19,6 +19,7 @@ from infra.analyses import read_analysis
 from infra.errors import InvalidFieldError, MissingDataError, StoreError, ValidationFailedError
 from infra.forecast_store import open_forecast
 from infra.initial_conditions import load_initial_condition
+from infra.interpolation import Method
 from infra.object_store import ObjectStore
 from infra.publication import read_manifest
 from infra.settings import Settings
@@ -296,7 +297,7 @@ def _event_statistics(
 
 
 def _arrived(
-    store: ObjectStore, source: Source, forecast: xr.Dataset, *, method: str, cache: Path
+    store: ObjectStore, source: Source, forecast: xr.Dataset, *, method: Method, cache: Path
 ) -> TruthAt:
     """Truth from a source: fetched and regridded as inputs are, each time once."""
     grid = Grid(resolution=180.0 / (forecast.sizes["latitude"] - 1))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -191,7 +192,7 @@ def scores(statistics: xr.Dataset) -> xr.Dataset:
     ensemble; ``rank_histogram`` sums to 1. Those of an absent reference or of a single member are left out.
     """
     weight = statistics["weight"].where(statistics["weight"] > 0)
-    mean = {str(name): values / weight for name, values in statistics.items() if name != "weight"}
+    mean = {str(name): statistics[name] / weight for name in statistics.data_vars if name != "weight"}
     result = {
         "rmse": np.sqrt(mean["squared_error"]),
         "bias": mean["error"],
@@ -236,7 +237,7 @@ def _levels(
     """Label and statistics of each level of one variable at one lead time."""
     levels = forecast["level"].values.tolist() if "level" in forecast.dims else [None]
     for level in levels:
-        arrays = []
+        arrays: list[Any] = []
         for array in (forecast, *references):
             if array is None:
                 arrays.append(None)
