@@ -38,9 +38,6 @@ from tasks.product_plan import ProductPlan, ProductUnit, product_fields
 DEFAULT_BUDGET = 1 << 30
 """Bytes of members' fields held in memory at once."""
 
-_NON_NEGATIVE = ("total_precipitation", "specific_humidity")
-"""Variables that products bound below by zero."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
