@@ -149,7 +149,7 @@ def rollout(
     timings
         JSON file for compile and step seconds and memory peaks.
     """
-    from flows.rollout import rollout as run
+    from tasks.standalone import rollout as run
 
     run(
         checkpoint=checkpoint,
@@ -177,7 +177,7 @@ def show(path: str) -> None:
     path
         Path or URL of the .npz file.
     """
-    from flows.rollout import show_checkpoint as run
+    from tasks.standalone import show_checkpoint as run
 
     run(path)
 

@@ -9,11 +9,11 @@ the host while the device works.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Protocol
 
 import jax
@@ -250,12 +250,12 @@ class NetworkForecaster:
         return pending
 
     def _compile(self, arguments: tuple[Any, ...]) -> None:
-        began = time.perf_counter()
+        began = perf_counter()
         with jax.default_device(self.device):
             self._prepared = jax.device_put(self.network.prepare(), self.device)
         self._program = self._lower(self._prepared, *arguments).compile()
         jax.block_until_ready(self._prepared)
-        self.compile_seconds = time.perf_counter() - began
+        self.compile_seconds = perf_counter() - began
 
     def _lower(self, *arguments: Any) -> Any:
         """The step as a program of these arguments or of their shapes, not yet compiled."""

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from flows.rollout import rollout, show_checkpoint
 from infra.errors import CheckpointFileError, InvalidFieldError
 from model.deepmind_format import read_example
+from tasks.standalone import rollout, show_checkpoint
 from tests.model import tiny
 
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FOLDCAST_RUN__CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("flows.rollout.enable_compilation_cache", lambda folder: None)
+    monkeypatch.setattr("tasks.standalone.enable_compilation_cache", lambda folder: None)
     (tmp_path / "params.npz").write_bytes(tiny.params_file())
     statistics = tiny.statistics()
     for name in ("mean", "stddev", "diffs_stddev"):
