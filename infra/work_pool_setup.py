@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -19,6 +22,7 @@ class Pool:
     Args:
         name: name that deployments refer to.
         type: Prefect worker type: process, docker or kubernetes.
+        template: name of its base job template below ``infra/work_pools``.
         limit: flow runs at once; None for no limit.
         description: what runs there.
     """
@@ -26,6 +30,7 @@ class Pool:
     name: str
     description: str
     type: str = "process"
+    template: str = "process.json"
     limit: int | None = None
 
 
@@ -48,17 +53,27 @@ async def set_up_work_pools(client: PrefectClient, pools: tuple[Pool, ...] = POO
                     name=pool.name,
                     type=pool.type,
                     description=pool.description,
+                    base_job_template=_template(pool),
                     concurrency_limit=pool.limit,
                 )
             )
         except ObjectAlreadyExists:
             await client.update_work_pool(
-                pool.name, WorkPoolUpdate(description=pool.description, concurrency_limit=pool.limit)
+                pool.name,
+                WorkPoolUpdate(
+                    description=pool.description,
+                    base_job_template=_template(pool),
+                    concurrency_limit=pool.limit,
+                ),
             )
         for queue, priority in QUEUE_PRIORITIES.items():
             await _set_up_queue(client, pool.name, queue, priority)
     for name, limit in CONCURRENCY_LIMITS.items():
         await client.upsert_global_concurrency_limit_by_name(name, limit)
+
+
+def _template(pool: Pool) -> dict[str, Any]:
+    return json.loads((Path(__file__).parent / "work_pools" / pool.template).read_text())
 
 
 async def _set_up_queue(client: PrefectClient, pool: str, queue: str, priority: int) -> None:
