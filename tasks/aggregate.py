@@ -156,7 +156,7 @@ class _Pass:
                     f"member {int(at['member'])}, lead time {self.store.lead_times[lead_index]}, {name}: "
                     "expected a field, found only missing values"
                 )
-            if name.startswith(_NON_NEGATIVE):
+            if name.startswith("total_precipitation"):
                 values = np.maximum(
                     values, 0.0
                 )  # networks fall slightly below; NaN stays, members stay as they are
