@@ -163,7 +163,7 @@ def initial_parameters(
     All weights of one kind are drawn at once: a program that draws each of some hundred takes minutes to compile.
     """
     layers = list(linear_layers_of(config, noise_encoder, channels))
-    initializers = {
+    initializers: dict[bool, hk.initializers.Initializer] = {
         True: hk.initializers.RandomUniform(-1.0, 1.0),
         False: hk.initializers.TruncatedNormal(stddev=1.0),
     }

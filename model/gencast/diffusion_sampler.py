@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,10 @@ import numpy as np
 
 from model.gencast.configs import SamplerConfig
 
+Quantile = TypeVar("Quantile", np.ndarray, jax.Array)
 
-def rho_quantile(
-    *, minimum: float, maximum: float, rho: float, quantile: np.ndarray | jax.Array
-) -> np.ndarray:
+
+def rho_quantile(*, minimum: float, maximum: float, rho: float, quantile: Quantile) -> Quantile:
     """Quantiles of the distribution of noise levels (Karras et al. 2022, eq. 5, ascending)."""
     low, high = minimum ** (1 / rho), maximum ** (1 / rho)
     return (low + quantile * (high - low)) ** rho

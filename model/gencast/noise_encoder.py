@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def noise_encoder_shapes(config: NoiseEncoderConfig) -> Iterator[tuple[str, int,
         yield f"{NOISE_ENCODER}_{layer}", sizes[layer], sizes[layer + 1]
 
 
-def scale_and_offset(layer: dict[str, jax.Array], encoding: jax.Array) -> ScaleOffset:
+def scale_and_offset(layer: Mapping[str, jax.Array], encoding: jax.Array) -> ScaleOffset:
     """What replaces a layer norm's learned scale and offset: 1 + W₁c and W₂c, float32.
 
     Args:

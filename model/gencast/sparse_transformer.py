@@ -105,8 +105,8 @@ def transform(
 
     def block(x: jax.Array, layer: BlockParameters) -> tuple[jax.Array, None]:
         normalized = conditioned_norm(x, scale_and_offset(layer["condition_attention"], encoding))
-        heads = [_project(layer[name], normalized, config) for name in (_QUERY, _KEY, _VALUE)]
-        attended = attention(*heads, masks).reshape(x.shape)
+        query, key, value = (_project(layer[name], normalized, config) for name in (_QUERY, _KEY, _VALUE))
+        attended = attention(query, key, value, masks).reshape(x.shape)
         x = x + attended @ layer[_OUT]["w"] + layer[_OUT]["b"]
         normalized = conditioned_norm(x, scale_and_offset(layer["condition_feed_forward"], encoding))
         hidden = jax.nn.gelu(normalized @ layer[_UP]["w"] + layer[_UP]["b"])

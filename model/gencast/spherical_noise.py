@@ -83,9 +83,9 @@ def associated_legendre(num_degrees: int, sine_of_latitude: np.ndarray) -> np.nd
         result[m, :, m] = sectoral
     orders = np.arange(num_degrees)
     for degree in range(1, num_degrees):
-        m = orders[:degree, None]
-        a = np.sqrt((4 * degree**2 - 1) / (degree**2 - m**2))
-        b = np.sqrt(((degree - 1) ** 2 - m**2) / (4 * (degree - 1) ** 2 - 1))
+        below = orders[:degree, None] ** 2
+        a = np.sqrt((4 * degree**2 - 1) / (degree**2 - below))
+        b = np.sqrt(((degree - 1) ** 2 - below) / (4 * (degree - 1) ** 2 - 1))
         before = result[:degree, :, degree - 2] if degree > 1 else 0.0
         result[:degree, :, degree] = a * (sine * result[:degree, :, degree - 1] - b * before)
     return result
@@ -104,7 +104,8 @@ def white_noise(keys: jax.Array, sizes: Sequence[int], basis: dict[str, jax.Arra
     # Groups of one size are drawn together, which gives the same numbers as one by one in fewer operations.
     for size in sorted(set(sizes)):
         of_size = np.flatnonzero(np.asarray(sizes) == size)
-        draw = jax.vmap(lambda key, size=size: jax.random.normal(key, (size, degrees, 2 * orders - 1)))
+        shape = (size, degrees, 2 * orders - 1)
+        draw = jax.vmap(lambda key, shape=shape: jax.random.normal(key, shape))
         groups.update(zip(of_size.tolist(), draw(keys[of_size]), strict=True))
     return to_grid(jnp.concatenate([groups[group] for group in range(len(sizes))]), basis)
 

@@ -70,14 +70,22 @@ class SplashAttention:
         return -(-self.neighbourhood.num_nodes // step) * step
 
     def masks(self) -> splash_attention.splash_attention_kernel.SplashAttentionKernel:
-        shape = (self.padded_nodes, self.padded_nodes)
+        shape, sizes = (self.padded_nodes, self.padded_nodes), self.block_sizes
         one_head: Any = NeighbourhoodMask(self.neighbourhood, shape)
         if self.options.mask_type == "full":
             one_head = splash_attention.splash_attention_mask.NumpyMask(one_head[: shape[0], : shape[1]])
         mask = splash_attention.splash_attention_mask.MultiHeadMask([one_head] * self.num_heads)
         return splash_attention.make_splash_mha(
             mask,
-            block_sizes=splash_attention.BlockSizes(**self.block_sizes, use_fused_bwd_kernel=True),
+            block_sizes=splash_attention.BlockSizes(
+                block_q=sizes["block_q"],
+                block_kv=sizes["block_kv"],
+                block_kv_compute=sizes["block_kv_compute"],
+                block_q_dkv=sizes["block_q_dkv"],
+                block_kv_dkv=sizes["block_kv_dkv"],
+                block_kv_dkv_compute=sizes["block_kv_dkv_compute"],
+                use_fused_bwd_kernel=True,
+            ),
             head_shards=1,
             q_seq_shards=1,
             interpret=self.options.interpret,
