@@ -123,7 +123,7 @@ def write_analysis(store: ObjectStore, key: str, dataset: xr.Dataset) -> str:
         name: {"chunks": tuple(1 if dim in ("time", "level") else size for dim, size in array.sizes.items())}
         for name, array in dataset.data_vars.items()
     }
-    dataset.to_zarr(store.zarr(key), mode="w", consolidated=True, encoding=encoding)
+    dataset.to_zarr(store.zarr(key), mode="w", consolidated=False, encoding=encoding)
     sha256 = dataset_sha256(dataset)
     marker = {"sha256": sha256, "variables": sorted(map(str, dataset.data_vars))}
     store.write(f"{key}.json", json.dumps(marker, indent=1).encode())
@@ -142,7 +142,7 @@ def read_analysis(store: ObjectStore, key: str) -> xr.Dataset:
         StoreError: they are not there, or are not what was written.
     """
     expected = json.loads(store.read(f"{key}.json"))["sha256"]
-    with xr.open_zarr(store.zarr(key, read_only=True), consolidated=True, chunks=None) as opened:
+    with xr.open_zarr(store.zarr(key, read_only=True), consolidated=False, chunks=None) as opened:
         dataset = opened.load()
     got = dataset_sha256(dataset)
     if got != expected:

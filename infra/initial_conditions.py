@@ -205,7 +205,7 @@ def stored_recipe(store: ObjectStore, cycle: Cycle, source: str = "") -> str | N
     key = layout.initial_condition(cycle, source)
     if not has_analysis(store, key):
         return None
-    with xr.open_zarr(store.zarr(key, read_only=True), consolidated=True, chunks=None) as opened:
+    with xr.open_zarr(store.zarr(key, read_only=True), consolidated=False, chunks=None) as opened:
         return str(opened.attrs.get("recipe", ""))
 
 
