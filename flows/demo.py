@@ -19,8 +19,18 @@ from model.cycle import Cycle
 from tasks.verification import SkillRow, skill_rows, verify_cycle
 
 _SHOWN_DAYS = (1, 2, 3, 5, 7, 10)
-_SHOWN_FIELDS = ("z500", "t850", "u850", "2m_temperature", "mean_sea_level_pressure")
-_COLUMNS = ("field", "day", "RMSE", "persistence", "climatology", "ACC", "fair CRPS", "spread/skill")
+_SHOWN_FIELDS = {
+    "z500": "z500",
+    "t850": "t850",
+    "u850": "u850",
+    "2m_temperature": "2t",
+    "mean_sea_level_pressure": "msl",
+}
+_COLUMNS = ("field", "day", "RMSE", "pers.", "clim.", "ACC", "CRPS", "spread")
+_CAPTION = (
+    "RMSE of the ensemble mean; of persistence; of climatology. ACC: anomaly correlation. CRPS: fair. "
+    "spread: spread over RMSE, 1 is reliable. SI units."
+)
 
 
 def demo(*, output: Path) -> None:
@@ -60,7 +70,7 @@ def skill_table(model: str, rows: Sequence[SkillRow]) -> Table:
         model: name of the model.
         rows: scores of all its fields and lead times in one region.
     """
-    table = Table(title=f"Skill of {model} against the nature run, globally")
+    table = Table(title=f"Skill of {model} against the nature run, globally", caption=_CAPTION)
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column == "field" else "right")
     for name in _SHOWN_FIELDS:
@@ -75,7 +85,7 @@ def _cells(row: SkillRow) -> tuple[str, ...]:
         return "" if math.isnan(value) else f"{value:.{digits}f}"
 
     return (
-        f"{row.field} [{row.units}]",
+        _SHOWN_FIELDS[row.field],
         f"{row.lead_days:g}",
         number(row.rmse),
         number(row.persistence_rmse),
