@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,18 @@ def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.update(NO_TELEMETRY)
     os.environ["MPLBACKEND"] = "agg"
     os.environ["MPLCONFIGDIR"] = str(home / "matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def _no_compilation_cache_left_behind() -> Iterator[None]:
+    """A test that kept compiled programs in its own folder does not leave that folder to the next one."""
+    yield
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.config.jax_compilation_cache_dir is not None:
+        from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+        jax.config.update("jax_compilation_cache_dir", None)
+        reset_cache()
 
 
 def free_port() -> int:
