@@ -81,7 +81,7 @@ def make_update(
         done = state.update.astype(jnp.float32)
         # A young average forgets faster, or it would remember the fresh parameters for long.
         decay = jnp.minimum(config.average_decay, (1 + done) / (10 + done))
-        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
+        average = jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.average, params)
         next_state = TrainingState(
             params=params, average=average, optimizer=optimizer_state, update=state.update + 1
         )
