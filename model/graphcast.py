@@ -335,6 +335,12 @@ class GraphCastNetwork:
         self, steps: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array
     ) -> jax.Array:
         """Mesh vertices after all message-passing steps on the multi-mesh."""
+        return self._message_steps(steps, structure, edges, mesh)[1]
+
+    def _message_steps(
+        self, steps: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Edges and mesh vertices after some message-passing steps, whose parameters are stacked."""
 
         def step(
             state: tuple[jax.Array, jax.Array], params: Parameters
@@ -344,8 +350,8 @@ class GraphCastNetwork:
             mesh = mesh + self._block(params, "nodes", jnp.concatenate([mesh, received], axis=-1))
             return (edges, mesh), None
 
-        (_, mesh), _ = jax.lax.scan(step, (edges, mesh), steps)
-        return mesh
+        after, _ = jax.lax.scan(step, (edges, mesh), steps)
+        return after
 
     def _pass_messages(
         self, params: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from model.graphcast import GraphCastNetwork
 from model.graphs.graph_network import Parameters
@@ -77,26 +76,15 @@ class RematerialisedGraphCast(GraphCastNetwork):
         decode = super()._decode
         return (jax.checkpoint(decode) if self.keep_less.decoder else decode)(*arguments)
 
-    def _process(self, params: Parameters, structure: Any, edges: jax.Array, mesh: jax.Array) -> jax.Array:
+    def _process(self, steps: Parameters, structure: Any, edges: jax.Array, mesh: jax.Array) -> jax.Array:
         every = self.keep_less.message_steps
         if not every:
-            return super()._process(params, structure, edges, mesh)
-        total = self.config.gnn_msg_steps
-        for first in range(0, total, every):
-            steps = range(first, min(first + every, total))
-            group = jax.checkpoint(functools.partial(self._steps, steps=steps))
-            edges, mesh = group(params, structure, edges, mesh)
+            return super()._process(steps, structure, edges, mesh)
+        group = jax.checkpoint(self._message_steps)
+        for first in range(0, self.config.gnn_msg_steps, every):
+            some = jax.tree.map(lambda stacked, first=first: stacked[first : first + every], steps)
+            edges, mesh = group(some, structure, edges, mesh)
         return mesh
-
-    def _steps(
-        self, params: Parameters, structure: Any, edges: jax.Array, mesh: jax.Array, *, steps: range
-    ) -> tuple[jax.Array, jax.Array]:
-        """Some of the message-passing steps."""
-        for step in steps:
-            edges, received = self._pass_messages(params, structure, edges, mesh, step)
-            inputs = jnp.concatenate([mesh, received], axis=-1)
-            mesh = mesh + self._block(params, f"{_PROCESSOR}_{step}_mesh_nodes", inputs)
-        return edges, mesh
 
     def _block_after_first_layer(self, params: Parameters, name: str, x: jax.Array) -> jax.Array:
         rest = functools.partial(super()._block_after_first_layer, name=name)
