@@ -78,6 +78,4 @@ def member_conditions(cycle: Cycle, settings: Settings, control: xr.Dataset) -> 
 
 def _load_analyses(cycle: Cycle, settings: Settings) -> list[xr.Dataset]:
     store = settings.store.open()
-    return [
-        load_initial_condition(store, other, source) for other, source in other_analyses(cycle, settings)
-    ]
+    return [load_initial_condition(store, other, source) for other, source in other_analyses(cycle, settings)]

@@ -72,9 +72,7 @@ def _sea_masks(decoded: xr.Dataset) -> dict[str, np.ndarray]:
     if "land_sea_mask" not in decoded:
         return {}
     sea = decoded["land_sea_mask"].values <= 0.5
-    return {
-        name: sea for name in _OF_THE_SEA if name in decoded and not bool(decoded[name].isnull().any())
-    }
+    return {name: sea for name in _OF_THE_SEA if name in decoded and not bool(decoded[name].isnull().any())}
 
 
 regrid_analysis_task = task(

@@ -53,7 +53,12 @@ def demo_settings(output: Path) -> Settings:
         "init_hours": (0, 12),
         "climatology": str(bundled("climatology.nc")),
     }
-    products = {"points": _POINTS, "events": _EVENTS, "quantiles": (0.1, 0.5, 0.9), "formats": ("zarr", "png")}
+    products = {
+        "points": _POINTS,
+        "events": _EVENTS,
+        "quantiles": (0.1, 0.5, 0.9),
+        "formats": ("zarr", "png"),
+    }
     return Settings.model_validate(
         {
             "store": {"root": str(output / "store")},

@@ -252,9 +252,7 @@ def test_a_real_analysis_passes_without_a_word(label: str, real: dict[str, list[
     assert [str(finding) for finding in real[f"{label} sound"]] == []
 
 
-@pytest.mark.parametrize(
-    "case", [f"{label} {case}" for label, cases in REAL_CASES.items() for case in cases]
-)
+@pytest.mark.parametrize("case", [f"{label} {case}" for label, cases in REAL_CASES.items() for case in cases])
 def test_a_fault_in_a_real_analysis_is_blocked_for_its_own_reason(
     case: str, real: dict[str, list[Finding]]
 ) -> None:

@@ -45,7 +45,7 @@ def test_init_times_are_read_in_many_forms(text: str) -> None:
 
 
 def test_what_is_no_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected e.g"):
+    with pytest.raises(ValueError, match="init time: expected"):
         parse_init_time("yesterday")
 
 
