@@ -27,6 +27,7 @@ app = App(
     help_format="markdown",
     version=lambda: version("foldcast"),
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
 )
 checkpoint = App(name="checkpoint", help="Look into published params files.")
 app.command(checkpoint)
