@@ -90,11 +90,7 @@ class Gfs:
 
     def available(self, request: FieldRequest) -> Availability:
         """Whether the inventories list everything."""
-        try:
-            messages = self._mirrors.first(lambda root, remote: self._messages(root, remote, request))
-        except MissingDataError as error:
-            return Availability(complete=False, missing=(str(error),), source=", ".join(self.roots))
-        return Availability(complete=True, source=messages[0].path)
+        return self._mirrors.available(lambda root, remote: self._messages(root, remote, request))
 
     def fetch(self, request: FieldRequest, folder: Path) -> tuple[RawFile, ...]:
         """The messages of the request, one file each."""

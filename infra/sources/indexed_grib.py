@@ -22,7 +22,7 @@ from infra.grib_field import Header, header, opened
 from infra.grib_messages import check_message, fields
 from infra.retry import RetryPolicy
 from infra.sources.remote import Remote, open_remote
-from infra.sources.source import RawFile
+from infra.sources.source import Availability, RawFile
 
 _LARGEST_REQUEST = 32 * 1024 * 1024
 _Result = TypeVar("_Result")
@@ -129,6 +129,14 @@ class Mirrors:
                 reasons = "; ".join(str(failure) for failure in failures)
                 raise kind(f"all {len(failures)} mirrors failed: {reasons}") from failures[0]
         raise AssertionError("unreachable")
+
+    def available(self, messages: Callable[[str, Remote], Sequence[IndexedMessage]]) -> Availability:
+        """Whether some mirror has all messages, as ``messages`` finds them below a root."""
+        try:
+            found = self.first(messages)
+        except MissingDataError as error:
+            return Availability(complete=False, missing=(str(error),), source=", ".join(self.roots))
+        return Availability(complete=True, source=found[0].path)
 
     def fetch(
         self, folder: Path, messages: Callable[[str, Remote], Sequence[IndexedMessage]]

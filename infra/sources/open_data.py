@@ -99,11 +99,7 @@ class OpenData:
 
     def available(self, request: FieldRequest) -> Availability:
         """Whether the indexes list everything and the files are as long as their indexes say."""
-        try:
-            messages = self._mirrors.first(lambda root, remote: self._complete(root, remote, request))
-        except MissingDataError as error:
-            return Availability(complete=False, missing=(str(error),), source=", ".join(self.roots))
-        return Availability(complete=True, source=messages[0].path)
+        return self._mirrors.available(lambda root, remote: self._complete(root, remote, request))
 
     def fetch(self, request: FieldRequest, folder: Path) -> tuple[RawFile, ...]:
         """The messages of the request, one file each."""
