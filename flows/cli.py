@@ -365,6 +365,51 @@ def nature_run(*, output: Path, years: float = 1.0, seed: int = 0) -> None:
 
 
 @app.command
+def evaluate_demo(
+    *,
+    archive: Path | None = None,
+    days: int = 10,
+    starts: int = 60,
+    members: int = 8,
+    ensemble_starts: int = 60,
+    ensemble_days: int = 5,
+    stable_days: int = 15,
+) -> None:
+    """Print the skill of the bundled models against persistence and climatology.
+
+    Example: `foldcast evaluate-demo --days 3 --ensemble-days 2`
+
+    Parameters
+    ----------
+    archive
+        Zarr store of held-out analyses. Default: the twelve bundled days, which leave room for few starts.
+    days
+        Lead time of the deterministic model; at most 5 with the bundled days.
+    starts
+        Its forecasts, evenly over the archive.
+    members
+        Of the ensemble.
+    ensemble_starts
+        Forecasts of the ensemble.
+    ensemble_days
+        Lead time of the ensemble.
+    stable_days
+        Length of the one long forecast that is watched for stability.
+    """
+    from flows.skill import evaluate_demo as run
+
+    run(
+        archive=archive,
+        days=days,
+        starts=starts,
+        members=members,
+        ensemble_starts=ensemble_starts,
+        ensemble_days=ensemble_days,
+        stable_days=stable_days,
+    )
+
+
+@app.command
 def serve(
     *,
     host: str = "127.0.0.1",

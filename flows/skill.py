@@ -28,7 +28,6 @@ HEADLINE = (
     "2m_temperature",
     "mean_sea_level_pressure",
 )
-STABLE_FOR = timedelta(days=15)
 
 
 def evaluate_demo(
@@ -37,17 +36,19 @@ def evaluate_demo(
     days: int = 10,
     starts: int = 60,
     members: int = 8,
-    ensemble_starts: int = 16,
+    ensemble_starts: int = 60,
     ensemble_days: int = 5,
+    stable_days: int = 15,
 ) -> None:
-    """Score both bundled models and watch each for fifteen days.
+    """Score both bundled models and watch a long forecast of each.
 
     Args:
-        archive: a Zarr store of held-out analyses, as ``foldcast nature-run`` makes them; without one the twelve
-            bundled days serve, which leave room for few starts.
+        archive: a Zarr store of held-out analyses, as ``flows.demo_models`` makes of a nature run; without one the
+            twelve bundled days serve, which leave room for few starts.
         days: lead time of the deterministic model.
         starts: its forecasts, evenly over the archive; the bundled days hold fewer.
         members, ensemble_starts, ensemble_days: of the ensemble.
+        stable_days: length of the long forecast.
     """
     console = Console(width=120)
     for name, lead, count, size in (
@@ -64,7 +65,8 @@ def evaluate_demo(
             lead = min(lead, 5)
         scores = model.scores(VARIABLES, lead=timedelta(days=lead), starts=count, members=size)
         console.print(skill_table(scores, title=f"{name}: {model.checkpoint.description}"))
-        console.print(stability_line(model.stability(VARIABLES, lead=STABLE_FOR)))
+        lasting = timedelta(days=stable_days)
+        console.print(stability_line(model.stability(VARIABLES, lead=lasting), lasting))
 
 
 def skill_table(scores: xr.Dataset, *, title: str) -> Table:
@@ -94,12 +96,12 @@ def skill_table(scores: xr.Dataset, *, title: str) -> Table:
     return table
 
 
-def stability_line(stability: Stability) -> str:
+def stability_line(stability: Stability, lasting: timedelta) -> str:
     """Whether a long forecast stayed what weather looks like."""
     field = "geopotential 500"
     first, last = stability.global_means[field]
     return (
-        f"after {STABLE_FOR.days} days: {'finite' if stability.finite else 'NOT FINITE'}; "
+        f"after {lasting.days} days: {'finite' if stability.finite else 'NOT FINITE'}; "
         f"{field}: global mean {first:.0f} → {last:.0f} m² s⁻², variance beyond zonal wave number 10 "
         f"{stability.small_scale_ratio[field]:.2f} of the analyses'"
     )
