@@ -1,7 +1,8 @@
 """Finds cycles whose inputs are complete at their source and starts each exactly once.
 
 Run every few minutes: no slot is held while waiting. A cycle whose inputs have not come by its model's
-cut-off is reported late, once, and still started should they come afterwards.
+cut-off is reported late, once, and still started should they come afterwards. A source that does not answer
+has not delivered either, and holds up no other model.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from datetime import UTC, datetime, timedelta
 
 from prefect import flow
 
+from infra.errors import FoldcastError
 from infra.events import raise_event_once
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
 from model.cycle import Cycle, recent_init_times
 from tasks.cycle_table import publish_cycle_table
 from tasks.initial_conditions import missing_inputs
-from tasks.launch import CycleStatus, start_cycle, state_in_store
+from tasks.launch import LaunchOutcome, start_cycle, state_in_store
+
+_PAUSE = timedelta(minutes=10)
+"""Before a cycle's second attempt; with five attempts the last one comes two and a half hours after the first."""
 
 
 @flow(name="availability", flow_run_name="availability")
@@ -24,8 +29,8 @@ def availability(
     models: list[str] | None = None,
     now: datetime | None = None,
     look_back: timedelta = timedelta(hours=30),
-    attempts: int = 3,
-) -> list[CycleStatus]:
+    attempts: int = 5,
+) -> list[LaunchOutcome]:
     """Look after every recent cycle of the given (default: all configured) models.
 
     Args:
@@ -48,20 +53,45 @@ def availability(
 
 
 def look_after(
-    cycle: Cycle, settings: Settings, store: ObjectStore, *, now: datetime, attempts: int
-) -> CycleStatus:
-    """Start the cycle if it can be, say that it is late if it is, else leave it waiting."""
+    cycle: Cycle,
+    settings: Settings,
+    store: ObjectStore,
+    *,
+    now: datetime,
+    attempts: int,
+    pause: timedelta = _PAUSE,
+) -> LaunchOutcome:
+    """Start the cycle if it can be, say that it is late or given up if it is, else leave it waiting.
+
+    Args:
+        cycle: the cycle.
+        settings: the configuration.
+        store: its object store.
+        now: the time to judge lateness by.
+        attempts: flow runs it may take.
+        pause: between the first two of them, doubled for each further one.
+    """
     known = state_in_store(store, cycle)
     if known is not None:
         return known
-    missing = missing_inputs(cycle, settings)
+    missing = _missing(cycle, settings)
     if not missing:
-        return start_cycle(cycle, queue="realtime", attempts=attempts)
+        outcome = start_cycle(cycle, queue="realtime", attempts=attempts, pause=pause)
+        if outcome.state == "failed":
+            raise_event_once(store, "failed", cycle, reason=outcome.reason, attempts=attempts)
+        return outcome
     reason = f"missing {', '.join(missing[:5])}" + (
         f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     )
     cutoff = settings.configured_model(cycle.model).cutoff
     if now < cycle.init_time + cutoff:
-        return CycleStatus(cycle=cycle, state="waiting", reason=reason)
+        return LaunchOutcome(cycle=cycle, state="waiting", reason=reason)
     raise_event_once(store, "late", cycle, reason=reason, cutoff=str(cutoff))
-    return CycleStatus(cycle=cycle, state="late", reason=reason)
+    return LaunchOutcome(cycle=cycle, state="late", reason=reason)
+
+
+def _missing(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
+    try:
+        return missing_inputs(cycle, settings)
+    except FoldcastError as error:
+        return (f"all of it: the source cannot be asked: {error}",)

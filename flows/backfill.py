@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
+import httpx
 from prefect import flow
 from prefect.runtime import flow_run
+from pydantic import BeforeValidator
 from rich.console import Console
 from rich.table import Table
 
 from flows.forecast import run_cycle
-from infra.errors import FoldcastError
+from infra.errors import FoldcastError, TransientSourceError
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
 from model.cycle import Cycle, cycle_times, parse_init_time
 from tasks.cycle_table import cycle_rows, publish_cycle_table
-from tasks.launch import CycleStatus, start_cycle, state_in_store
+from tasks.launch import LaunchOutcome, start_cycle, state_in_store
 
-Starter = Callable[[Cycle], CycleStatus]
+_LOG = logging.getLogger(__name__)
+_ATTEMPTS = 2
+
+Starter = Callable[[Cycle], LaunchOutcome]
+
+
+def parse_interval(text: str) -> timedelta:
+    """An interval such as ``6h`` or ``1d``.
+
+    Raises:
+        FoldcastError: the text is none.
+    """
+    units = {"h": "hours", "d": "days", "m": "minutes"}
+    try:
+        return timedelta(**{units[text[-1:]]: float(text[:-1])})
+    except (KeyError, ValueError):
+        raise FoldcastError(f"interval: expected e.g. 6h or 1d, got {text!r}") from None
+
+
+def _interval(value: object) -> object:
+    """What people type into the deployment's form; ISO 8601 and seconds are left to pydantic."""
+    return parse_interval(value) if isinstance(value, str) and value[-1:] in ("h", "d", "m") else value
+
+
+Interval = Annotated[timedelta, BeforeValidator(_interval)]
 
 
 @flow(name="backfill", flow_run_name="backfill-{start:%Y%m%d}-{end:%Y%m%d}")
 def backfill(
     start: datetime,
     end: datetime,
-    every: timedelta = timedelta(hours=24),
+    every: Interval = timedelta(hours=24),
     models: list[str] | None = None,
     max_parallel: int = 2,
     dry_run: bool = False,
     force: bool = False,
     poll_seconds: float = 10.0,
-) -> list[CycleStatus]:
+) -> list[LaunchOutcome]:
     """Run all cycles from start to end, both included, on the low-priority queue.
 
     Published cycles are skipped by their manifest: an interrupted backfill is resumed by starting it again.
@@ -40,38 +68,88 @@ def backfill(
     Args:
         start: first init_time (UTC where no offset is given).
         end: last init_time.
-        every: time between cycles.
+        every: time between cycles, e.g. 6h or 1d.
         models: names of configured models; default: all.
         max_parallel: cycles running at once.
         dry_run: only say what would be done.
         force: run published cycles again as well.
         poll_seconds: seconds between looks at the running cycles.
+
+    Raises:
+        FoldcastError: the period or a model is not valid; some cycles failed.
     """
     settings = load_settings()
     cycles = planned_cycles(settings, start, end, every=every, models=models)
+    outcomes = fill(
+        cycles, settings, max_parallel=max_parallel, dry_run=dry_run, force=force, poll_seconds=poll_seconds
+    )
+    require_none_failed(outcomes)
+    return outcomes
+
+
+def fill(
+    cycles: list[Cycle],
+    settings: Settings,
+    *,
+    max_parallel: int,
+    dry_run: bool,
+    force: bool,
+    poll_seconds: float = 10.0,
+) -> list[LaunchOutcome]:
+    """Run the cycles that are not published; what became of each, those skipped first.
+
+    Inside a flow run the outcomes become its table. The arguments are those of the flow.
+    """
     store = settings.store.open()
-    series = f"forced-{flow_run.get_id()}" if force else ""
-    done, todo = split_published(store, cycles, force=force)
+    skipped, todo = split_published(store, cycles, force=force)
     if dry_run:
-        statuses = done + [CycleStatus(cycle=cycle, state="waiting", reason="would be run") for cycle in todo]
+        outcomes = [LaunchOutcome(cycle=cycle, state="waiting", reason="would be run") for cycle in todo]
     elif settings.run.submission == "in-process":
-        statuses = done + [run_here(cycle, settings, force=force) for cycle in todo]
+        outcomes = [run_here(cycle, settings, force=force) for cycle in todo]
     else:
+        outcomes = run_bounded(
+            todo, _submitter(store, force=force), max_parallel=max_parallel, poll_seconds=poll_seconds
+        )
+    outcomes = skipped + outcomes
+    publish_cycle_table(outcomes, key="backfill")
+    return outcomes
 
-        def starter(cycle: Cycle) -> CycleStatus:
-            known = None if force else state_in_store(store, cycle)
-            return known or start_cycle(
-                cycle, queue="backfill", attempts=2, series=series, parameters={"force": force}
-            )
 
-        statuses = done + run_bounded(todo, starter, max_parallel=max_parallel, poll_seconds=poll_seconds)
-    publish_cycle_table(statuses, key="backfill")
-    failed = [status for status in statuses if status.state == "failed"]
+def require_none_failed(outcomes: list[LaunchOutcome]) -> None:
+    """Raises FoldcastError if a cycle failed, with the first one's reason."""
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failed:
         raise FoldcastError(
-            f"{len(failed)} of {len(cycles)} cycles failed, first {failed[0].cycle}: {failed[0].reason}"
+            f"{len(failed)} of {len(outcomes)} cycles failed, first {failed[0].cycle}: {failed[0].reason}"
         )
-    return statuses
+
+
+def _submitter(store: ObjectStore, *, force: bool) -> Starter:
+    """Starts cycles through the server, each with so many attempts besides those made before this backfill."""
+    series = f"forced-{flow_run.get_id()}" if force else ""
+    limits: dict[Cycle, int] = {}
+
+    def submit(cycle: Cycle) -> LaunchOutcome:
+        try:
+            known = None if force else state_in_store(store, cycle)
+            if known is not None:
+                return known
+            outcome = start_cycle(
+                cycle,
+                queue="backfill",
+                attempts=limits.get(cycle),
+                series=series,
+                parameters={"force": force},
+            )
+        except (TransientSourceError, httpx.HTTPError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
+                raise
+            _LOG.warning("%s: asked again later: %s", cycle, error)
+            return LaunchOutcome(cycle=cycle, state="waiting", reason=str(error))
+        limits.setdefault(cycle, outcome.attempts + _ATTEMPTS - 1)
+        return outcome
+
+    return submit
 
 
 def planned_cycles(
@@ -93,13 +171,18 @@ def planned_cycles(
 
 def split_published(
     store: ObjectStore, cycles: list[Cycle], *, force: bool
-) -> tuple[list[CycleStatus], list[Cycle]]:
+) -> tuple[list[LaunchOutcome], list[Cycle]]:
     """Cycles that need nothing, and those to run."""
     if force:
         return [], cycles
     known = [(cycle, state_in_store(store, cycle)) for cycle in cycles]
-    done = [status for _, status in known if status is not None and status.state == "published"]
-    return done, [cycle for cycle, status in known if status is None or status.state != "published"]
+    published = {cycle for cycle, status in known if status is not None and status.state == "published"}
+    done = [
+        LaunchOutcome(cycle=cycle, state="skipped", reason="published before")
+        for cycle in cycles
+        if cycle in published
+    ]
+    return done, [cycle for cycle in cycles if cycle not in published]
 
 
 def run_bounded(
@@ -109,43 +192,30 @@ def run_bounded(
     max_parallel: int,
     poll_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[CycleStatus]:
+) -> list[LaunchOutcome]:
     """Keep at most ``max_parallel`` cycles going until all have ended; results in the cycles' order.
 
     ``starter`` is asked again and again for the same cycle until that has ended.
     """
-    ended: dict[Cycle, CycleStatus] = {}
+    ended: dict[Cycle, LaunchOutcome] = {}
     while len(ended) < len(cycles):
         waiting = [cycle for cycle in cycles if cycle not in ended]
         for cycle in waiting[:max_parallel]:
-            status = starter(cycle)
-            if status.ended:
-                ended[cycle] = status
+            outcome = starter(cycle)
+            if outcome.ended:
+                ended[cycle] = outcome
         if len(ended) < len(cycles):
             sleep(poll_seconds)
     return [ended[cycle] for cycle in cycles]
 
 
-def run_here(cycle: Cycle, settings: Settings, *, force: bool) -> CycleStatus:
+def run_here(cycle: Cycle, settings: Settings, *, force: bool) -> LaunchOutcome:
     """Run one cycle in this process; a failure is a result, not the end of the backfill."""
     try:
         run_cycle(cycle, settings, force=force)
     except FoldcastError as error:
-        return CycleStatus(cycle=cycle, state="failed", reason=str(error), attempts=1)
-    return CycleStatus(cycle=cycle, state="published", attempts=1)
-
-
-def parse_interval(text: str) -> timedelta:
-    """An interval such as ``6h`` or ``1d``.
-
-    Raises:
-        FoldcastError: the text is none.
-    """
-    units = {"h": "hours", "d": "days", "m": "minutes"}
-    try:
-        return timedelta(**{units[text[-1:]]: float(text[:-1])})
-    except (KeyError, ValueError):
-        raise FoldcastError(f"interval: expected e.g. 6h or 1d, got {text!r}") from None
+        return LaunchOutcome(cycle=cycle, state="failed", reason=str(error), attempts=1)
+    return LaunchOutcome(cycle=cycle, state="published", attempts=1)
 
 
 def backfill_command(
@@ -158,24 +228,33 @@ def backfill_command(
     dry_run: bool,
     force: bool,
 ) -> None:
-    """Run a backfill from the command line and print its table."""
+    """Run a backfill from the command line and print its table.
+
+    Raises:
+        FoldcastError: the period or a model is not valid; some cycles failed.
+    """
     try:
         first, last = parse_init_time(start), parse_init_time(end)
     except ValueError as error:
         raise FoldcastError(f"backfill: {error}") from None
-    statuses = backfill(
-        start=first,
-        end=last,
-        every=parse_interval(every),
-        models=models,
-        max_parallel=max_parallel,
-        dry_run=dry_run,
-        force=force,
-    )
+    settings = load_settings()
+    cycles = planned_cycles(settings, first, last, every=parse_interval(every), models=models)
+
+    @flow(name="backfill", flow_run_name=f"backfill-{first:%Y%m%d}-{last:%Y%m%d}", persist_result=False)
+    def run() -> None:
+        outcomes = fill(cycles, settings, max_parallel=max_parallel, dry_run=dry_run, force=force)
+        Console().print(outcome_table(outcomes))
+        require_none_failed(outcomes)
+
+    run()
+
+
+def outcome_table(outcomes: list[LaunchOutcome]) -> Table:
+    """What became of each cycle, for the terminal."""
     table = Table(title="Backfill")
-    rows = cycle_rows(statuses)
+    rows = cycle_rows(outcomes)
     for column in rows[0] if rows else ():
         table.add_column(column)
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    return table

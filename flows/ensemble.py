@@ -71,6 +71,7 @@ def forecast_ensemble(
     members: int | None = None,
     steps: int | None = None,
     progress: ProgressCallback | None = None,
+    queue: str | None = None,
 ) -> EnsembleResult:
     """Compute all members of a cycle whose initial condition is stored, and verify them.
 
@@ -82,6 +83,7 @@ def forecast_ensemble(
         members: ensemble size; default the model's.
         steps: model steps; default the model's.
         progress: called after every step of a block that runs in this process.
+        queue: work queue of blocks that are submitted; default the deployment's own.
 
     Raises:
         IncompleteCycleError: fewer members are whole than the policy requires; an event was raised.
@@ -117,6 +119,7 @@ def forecast_ensemble(
 
         how = HandOut(
             deployment=f"members/{settings.run.work_pool}",
+            queue=queue,
             poll_seconds=settings.run.poll.total_seconds(),
             silence_seconds=settings.run.lost_after.total_seconds(),
         )

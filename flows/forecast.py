@@ -11,6 +11,7 @@ import socket
 from datetime import datetime, timedelta
 
 from prefect import flow
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from rich.console import Console
 
@@ -30,7 +31,7 @@ from tasks.rollout import ProgressCallback
 from tasks.validation import validate_initial_condition
 
 
-@flow(name="forecast", flow_run_name="{model}-{init_time}")
+@flow(name="forecast", flow_run_name="{model}-{init_time:%Y%m%dT%HZ}")
 def forecast(
     model: str,
     init_time: datetime,
@@ -53,7 +54,7 @@ def forecast(
     if source is not None:
         settings = settings.with_source(model, source)
     cycle = Cycle(model=model, init_time=init_time)
-    return run_cycle(cycle, settings, members=members, steps=steps, force=force)
+    return run_cycle(cycle, settings, members=members, steps=steps, force=force, queue=_own_queue())
 
 
 def run_cycle(
@@ -64,8 +65,18 @@ def run_cycle(
     steps: int | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
+    queue: str | None = None,
 ) -> str:
     """Bring a cycle from wherever it stands to publication.
+
+    Args:
+        cycle: the cycle.
+        settings: the configuration.
+        members: ensemble size; default the model's.
+        steps: number of model steps; default the model's.
+        force: run a published cycle again and replace it.
+        progress: called after every step of a block that runs in this process.
+        queue: work queue of its blocks of members; default the members deployment's own.
 
     Returns:
         The key of its manifest.
@@ -85,7 +96,9 @@ def run_cycle(
         raise_event("started", cycle)
         prepare_initial_condition(cycle, settings)
         validate_initial_condition(cycle, settings)
-        ensemble = forecast_ensemble(cycle, settings, members=members, steps=steps, progress=progress)
+        ensemble = forecast_ensemble(
+            cycle, settings, members=members, steps=steps, progress=progress, queue=queue
+        )
         make_products(cycle, settings, ensemble)
         return publish_cycle(cycle, settings, ensemble.run, replace=force)
 
@@ -134,7 +147,7 @@ def forecast_command(
     if submit:
         series = f"forced-{utc_now():%Y%m%dT%H%M%S}" if force else ""
         parameters = {"members": members, "steps": steps, "source": source, "force": force}
-        status = start_cycle(cycle, queue="realtime", attempts=3, series=series, parameters=parameters)
+        status = start_cycle(cycle, queue="realtime", attempts=None, series=series, parameters=parameters)
         console.print(f"{cycle}: {status.state} {status.reason}".rstrip())
         return
     manifest = forecast_here(cycle, settings, console, members=members, steps=steps, force=force)
@@ -165,6 +178,12 @@ def _parsed(init: str) -> datetime:
         return parse_init_time(init)
     except ValueError as error:
         raise FoldcastError(str(error)) from None
+
+
+def _own_queue() -> str | None:
+    """The work queue this flow run came from: its blocks of members wait in the queue of the same name."""
+    context = FlowRunContext.get()
+    return context.flow_run.work_queue_name if context is not None and context.flow_run is not None else None
 
 
 def _owner() -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -16,11 +19,12 @@ from rich.console import Console
 
 from infra.automations import create_automations
 from infra.claims import utc_now
-from infra.local_services import LocalServer, ServiceError, running_server, running_worker
+from infra.local_services import LocalServer, running_server, running_worker
 from infra.metrics import serve_metrics
 from infra.object_store import ObjectStore
 from infra.settings import child_environment, load_settings
-from infra.work_pool_setup import set_up_work_pools
+from infra.supervision import ServiceError, Supervisor
+from infra.work_pool_setup import CONTROLLER_SLOTS, local_pools, set_up_work_pools
 
 _POLL_SECONDS = 1.0
 
@@ -36,7 +40,7 @@ def serve(
     metrics_port: int | None = None,
     prefect_file: Path = Path("prefect.yaml"),
 ) -> None:
-    """Start everything and keep it running until interrupted.
+    """Start everything and keep it running until interrupted; a service that ends is started again.
 
     Args:
         host: address of the UI and API; anything but loopback needs credentials.
@@ -49,7 +53,7 @@ def serve(
         prefect_file: the file that declares the deployments.
 
     Raises:
-        ServiceError: the port is in use, a service does not start, or one ends unexpectedly.
+        ServiceError: the port is in use, a service does not start, or one keeps ending.
     """
     console = Console()
     server = LocalServer(
@@ -59,34 +63,52 @@ def serve(
         database_url=SecretStr(database_url) if database_url else None,
         credentials=SecretStr(credentials) if credentials else None,
     )
-    with ExitStack() as services:
-        children = {"server": services.enter_context(running_server(server))}
-        set_up(server, prefect_file)
+    signal.signal(signal.SIGTERM, _stop)  # as a service manager ends it
+    with ExitStack() as others, Supervisor() as services:
+        services.start("server", partial(running_server, server))
+        set_up(server, prefect_file, gpu_workers=gpu_workers)
         if metrics_port is not None:
-            services.callback(serve_metrics(_open_store, port=metrics_port, clock=utc_now, host=host))
-        children["controller"] = services.enter_context(
-            running_worker(server, pool="controller", name="controller", limit=4)
+            others.callback(serve_metrics(_open_store, port=metrics_port, clock=utc_now, host=host))
+        worker = partial(running_worker, server)
+        services.start(
+            "controller", partial(worker, pool="controller", name="controller", limit=CONTROLLER_SLOTS)
         )
         for index in range(gpu_workers):
             name = f"gpu-{index}"
-            children[name] = services.enter_context(running_worker(server, pool="gpu", name=name, limit=1))
+            services.start(name, partial(worker, pool="gpu", name=name, limit=1))
         console.print(
             f"Foldcast is serving. UI: [link]{server.api_url.removesuffix('/api')}[/link]", soft_wrap=True
         )
         console.print(f"Logs: {server.home / 'logs'}. Stop with Ctrl-C.", soft_wrap=True)
-        _watch(children, server)
+        while True:
+            for name in services.look():
+                console.print(f"{utc_now():%Y-%m-%d %H:%M:%S}Z {name} had ended and was started again")
+            time.sleep(_POLL_SECONDS)
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _open_store() -> ObjectStore:
     return load_settings().store.open()
 
 
-def set_up(server: LocalServer, prefect_file: Path) -> None:
-    """Pools, queues, limits, deployments and automations of a running server; may be repeated."""
+def set_up(server: LocalServer, prefect_file: Path, *, gpu_workers: int = 1) -> None:
+    """Pools, queues, limits, deployments and automations of a running server; may be repeated.
+
+    Args:
+        server: the server.
+        prefect_file: the file that declares the deployments.
+        gpu_workers: workers of the member pool; with more than one, backfills leave one free.
+
+    Raises:
+        ServiceError: the file is missing or not accepted.
+    """
     if not prefect_file.is_file():
         raise ServiceError(f"deployments: expected a prefect.yaml at {prefect_file.resolve()}, found none")
     with temporary_settings(client_settings(server)):
-        asyncio.run(_set_up_pools())
+        asyncio.run(_set_up_pools(gpu_workers))
         create_automations(load_settings().webhook)
     done = subprocess.run(
         [
@@ -116,18 +138,6 @@ def client_settings(server: LocalServer) -> dict:
     return settings
 
 
-async def _set_up_pools() -> None:
+async def _set_up_pools(gpu_workers: int) -> None:
     async with get_client() as client:
-        await set_up_work_pools(client)
-
-
-def _watch(children: dict[str, subprocess.Popen[bytes]], server: LocalServer) -> None:
-    try:
-        while True:
-            for name, process in children.items():
-                if process.poll() is not None:
-                    log = server.home / "logs"
-                    raise ServiceError(f"{name}: ended with code {process.returncode}; see the logs in {log}")
-            time.sleep(_POLL_SECONDS)
-    except KeyboardInterrupt:
-        return
+        await set_up_work_pools(client, local_pools(gpu_workers))

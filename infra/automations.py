@@ -17,6 +17,7 @@ _ALERTS: dict[CycleEvent, str] = {
     "invalid": "Inputs of a cycle failed a blocking check; the cycle does not run.",
     "incomplete": "Members of a cycle were given up.",
     "quarantined": "Products of a cycle failed a check and stay invisible.",
+    "failed": "Every attempt at a cycle failed; it is not tried again unless somebody asks.",
     "skill-out-of-range": "The skill of a model left its usual range.",
 }
 WEBHOOK_BLOCK = "foldcast-alerts"

@@ -10,7 +10,15 @@ from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
 CycleEvent = Literal[
-    "started", "validated", "late", "invalid", "incomplete", "quarantined", "published", "skill-out-of-range"
+    "started",
+    "validated",
+    "late",
+    "invalid",
+    "incomplete",
+    "quarantined",
+    "failed",
+    "published",
+    "skill-out-of-range",
 ]
 """The states of a cycle that raise an event."""
 

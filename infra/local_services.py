@@ -1,4 +1,4 @@
-"""A Prefect server and workers on this machine, as child processes.
+"""A Prefect server and workers on this machine, as child processes that end with this one.
 
 The server keeps its state in SQLite unless a PostgreSQL URL is given. Bound to anything but loopback it
 demands basic authentication.
@@ -19,15 +19,11 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from infra.errors import FoldcastError
 from infra.settings import NO_TELEMETRY, child_environment
+from infra.supervision import ServiceError
 
 _HEALTH_POLL_SECONDS = 0.5
 _STOP_SECONDS = 15.0
-
-
-class ServiceError(FoldcastError):
-    """A local service could not be started; the message says why and where its log lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +64,8 @@ class LocalServer:
             "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "15",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            # Kept in memory they are lost with a restart, and Prefect ends the flow runs that held one.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
         if self.database_url is not None:
             variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database_url.get_secret_value()
@@ -125,11 +123,11 @@ def _child(server: LocalServer, command: Sequence[str], log_name: str) -> Iterat
     logs.mkdir(parents=True, exist_ok=True)
     with open(logs / f"{log_name}.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [sys.executable, "-m", "infra.service_program", *command],
             env=child_environment(**server.environment()),
             stdout=log,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             start_new_session=True,
         )
     try:
@@ -141,6 +139,8 @@ def _child(server: LocalServer, command: Sequence[str], log_name: str) -> Iterat
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _wait_until_healthy(server: LocalServer, process: subprocess.Popen[bytes], timeout: float) -> None:

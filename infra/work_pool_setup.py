@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists
 
-QUEUE_PRIORITIES = {"realtime": 1, "backfill": 10}
-"""Queue name → priority; a lower number is served first, so the backfill never delays a real-time cycle."""
+QUEUE_PRIORITIES = {"realtime": 1, "backfill-control": 5, "backfill": 10}
+"""Queue name → priority; a lower number is served first. ``backfill-control`` is for the flows that wait for the
+cycles in ``backfill``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class Pool:
         type: Prefect worker type: process, docker or kubernetes.
         template: name of its base job template below ``infra/work_pools``.
         limit: flow runs at once; None for no limit.
+        queue_limits: flow runs of a queue at once. Priorities decide who comes next; these keep places free for
+            real-time cycles while backfills run.
         description: what runs there.
     """
 
@@ -32,6 +36,7 @@ class Pool:
     type: str = "process"
     template: str = "process.json"
     limit: int | None = None
+    queue_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 POOLS = (
@@ -39,6 +44,24 @@ POOLS = (
     Pool(name="gpu", description="Blocks of ensemble members on GPU workers."),
     Pool(name="tpu", description="Blocks of ensemble members on TPU workers."),
 )
+
+CONTROLLER_SLOTS = 8
+"""Flow runs at once of a controller pool's worker on one machine."""
+
+_CONTROLLER_QUEUES = {"backfill-control": 2, "backfill": 3}
+"""Leaves three places of ``CONTROLLER_SLOTS`` to real-time cycles."""
+
+
+def local_pools(gpu_workers: int) -> tuple[Pool, ...]:
+    """The pools of one machine, with places that backfills leave to real-time cycles.
+
+    A single worker of members is shared: a real-time block waits at most for the block that is under way.
+    """
+    limits: dict[str, dict[str, int]] = {"controller": _CONTROLLER_QUEUES}
+    if gpu_workers > 1:
+        limits["gpu"] = {"backfill": gpu_workers - 1}
+    return tuple(replace(pool, queue_limits=limits.get(pool.name, {})) for pool in POOLS)
+
 
 CONCURRENCY_LIMITS = {"foldcast-source": 4, "foldcast-publish": 2}
 """Global limits: provider downloads and publications at once over all workers."""
@@ -67,7 +90,7 @@ async def set_up_work_pools(client: PrefectClient, pools: tuple[Pool, ...] = POO
                 ),
             )
         for queue, priority in QUEUE_PRIORITIES.items():
-            await _set_up_queue(client, pool.name, queue, priority)
+            await _set_up_queue(client, pool.name, queue, priority, pool.queue_limits.get(queue))
     for name, limit in CONCURRENCY_LIMITS.items():
         await client.upsert_global_concurrency_limit_by_name(name, limit)
 
@@ -76,9 +99,11 @@ def _template(pool: Pool) -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "work_pools" / pool.template).read_text())
 
 
-async def _set_up_queue(client: PrefectClient, pool: str, queue: str, priority: int) -> None:
+async def _set_up_queue(
+    client: PrefectClient, pool: str, queue: str, priority: int, limit: int | None
+) -> None:
     try:
-        await client.create_work_queue(queue, work_pool_name=pool, priority=priority)
+        await client.create_work_queue(queue, work_pool_name=pool, priority=priority, concurrency_limit=limit)
     except ObjectAlreadyExists:
         existing = await client.read_work_queue_by_name(queue, work_pool_name=pool)
-        await client.update_work_queue(existing.id, priority=priority)
+        await client.update_work_queue(existing.id, priority=priority, concurrency_limit=limit)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 
-from tasks.launch import CycleStatus
+from tasks.launch import LaunchOutcome
 
 
-def cycle_rows(statuses: Sequence[CycleStatus]) -> list[dict[str, str]]:
+def cycle_rows(statuses: Sequence[LaunchOutcome]) -> list[dict[str, str]]:
     """One row per cycle, ready to be shown."""
     return [
         {
@@ -24,11 +24,11 @@ def cycle_rows(statuses: Sequence[CycleStatus]) -> list[dict[str, str]]:
     ]
 
 
-def publish_cycle_table(statuses: Sequence[CycleStatus], *, key: str) -> None:
+def publish_cycle_table(statuses: Sequence[LaunchOutcome], *, key: str) -> None:
     """Attach the table to the flow run; outside a flow run nothing happens.
 
     Args:
-        statuses: what is known of each cycle.
+        statuses: what became of each cycle.
         key: name of the artifact: lower-case letters, digits, dashes.
     """
     if FlowRunContext.get() is not None and statuses:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -20,13 +22,13 @@ from infra.claims import holder_of
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
-CycleState = Literal["published", "running", "started", "failed", "waiting", "late"]
+LaunchState = Literal["published", "skipped", "running", "started", "failed", "waiting", "late"]
 DEPLOYMENT = "forecast/forecast"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycleStatus:
-    """What is known of one cycle after looking after it.
+class LaunchOutcome:
+    """What became of a cycle that was asked for.
 
     Args:
         cycle: which one.
@@ -36,51 +38,60 @@ class CycleStatus:
     """
 
     cycle: Cycle
-    state: CycleState
+    state: LaunchState
     reason: str = ""
     attempts: int = 0
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen to it without being asked."""
-        return self.state in ("published", "failed", "late")
+        return self.state in ("published", "skipped", "failed", "late")
 
 
-def state_in_store(store: ObjectStore, cycle: Cycle) -> CycleStatus | None:
+def state_in_store(store: ObjectStore, cycle: Cycle) -> LaunchOutcome | None:
     """What the store alone says of a cycle: published, or held by a run; None if neither."""
     if store.exists(layout.cycle_manifest(cycle)):
-        return CycleStatus(cycle=cycle, state="published")
+        return LaunchOutcome(cycle=cycle, state="published")
     holder = holder_of(store, cycle)
-    return CycleStatus(cycle=cycle, state="running", reason=f"held by {holder}") if holder else None
+    return LaunchOutcome(cycle=cycle, state="running", reason=f"held by {holder}") if holder else None
 
 
 def start_cycle(
     cycle: Cycle,
     *,
     queue: str,
-    attempts: int,
+    attempts: int | None,
+    pause: timedelta = timedelta(0),
     series: str = "",
     parameters: dict[str, Any] | None = None,
-) -> CycleStatus:
+) -> LaunchOutcome:
     """Have the forecast deployment run a cycle that is not published, unless it already does.
 
     Args:
         cycle: what to run.
         queue: work queue, ``realtime`` or ``backfill``.
-        attempts: how many flow runs may be made for the cycle in all.
+        attempts: how many flow runs may be made for the cycle in all; None for as many as are asked for.
+        pause: from the end of the first attempt to the second; doubled for each further one, so that an outage
+            does not use them up.
         series: tells a forced repetition's attempts from earlier ones; a completed attempt ends it.
         parameters: further parameters of the deployment.
     """
-    return asyncio.run(_start_cycle(cycle, queue, attempts, series, parameters or {}))
+    return asyncio.run(_start_cycle(cycle, queue, attempts, pause, series, parameters or {}))
 
 
 async def _start_cycle(
-    cycle: Cycle, queue: str, attempts: int, series: str, parameters: dict[str, Any]
-) -> CycleStatus:
+    cycle: Cycle, queue: str, attempts: int | None, pause: timedelta, series: str, parameters: dict[str, Any]
+) -> LaunchOutcome:
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(DEPLOYMENT)
-        for attempt in range(1, attempts + 1):
+        run: FlowRun | None = None
+        for attempt in count(1) if attempts is None else range(1, attempts + 1):
             before = await _find_run(client, _key(cycle, series, attempt))
+            if before is None and run is not None:
+                due = _ended(run) + pause * 2 ** (attempt - 2)
+                if datetime.now(UTC) < due:
+                    reason = f"{_reason(run)}; next attempt at {due:%H:%M}Z"
+                    return LaunchOutcome(cycle=cycle, state="waiting", reason=reason, attempts=attempt - 1)
             run = before or await client.create_flow_run_from_deployment(
                 deployment.id,
                 parameters={"model": cycle.model, "init_time": cycle.init_time.isoformat(), **parameters},
@@ -90,13 +101,22 @@ async def _start_cycle(
                 tags=[cycle.model, cycle.identifier],
             )
             if before is None:
-                return CycleStatus(cycle=cycle, state="started", attempts=attempt)
+                return LaunchOutcome(cycle=cycle, state="started", attempts=attempt)
             if series and run.state is not None and run.state.is_completed():
-                return CycleStatus(cycle=cycle, state="published", attempts=attempt)
+                return LaunchOutcome(cycle=cycle, state="published", attempts=attempt)
             if not _over(run):
-                return CycleStatus(cycle=cycle, state="running", attempts=attempt)
-        reason = run.state.message or run.state.name if run.state else "unknown state"
-        return CycleStatus(cycle=cycle, state="failed", reason=reason, attempts=attempts)
+                return LaunchOutcome(cycle=cycle, state="running", attempts=attempt)
+        return LaunchOutcome(cycle=cycle, state="failed", reason=_reason(run), attempts=attempts or 0)
+
+
+def _ended(run: FlowRun) -> datetime:
+    return run.state.timestamp if run.state is not None else datetime.now(UTC)
+
+
+def _reason(run: FlowRun | None) -> str:
+    if run is None or run.state is None:
+        return "unknown state"
+    return run.state.message or run.state.name or "unknown state"
 
 
 async def _find_run(client: PrefectClient, key: str) -> FlowRun | None:

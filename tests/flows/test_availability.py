@@ -15,7 +15,7 @@ from infra.claims import claim_cycle
 from infra.object_store import ObjectStore
 from infra.settings import Settings
 from model.cycle import Cycle
-from tasks.launch import CycleStatus
+from tasks.launch import LaunchOutcome
 
 INIT = datetime(2026, 1, 2, tzinfo=UTC)
 CYCLE = Cycle(model="tiny", init_time=INIT)
@@ -47,11 +47,11 @@ class World:
         monkeypatch.setattr(availability, "start_cycle", self._start)
         monkeypatch.setattr(events, "raise_event", lambda event, cycle, **_: self.raised.append(event))
 
-    def _start(self, cycle: Cycle, **_: Any) -> CycleStatus:
+    def _start(self, cycle: Cycle, **_: Any) -> LaunchOutcome:
         self.started.append(cycle)
-        return CycleStatus(cycle=cycle, state="started", attempts=1)
+        return LaunchOutcome(cycle=cycle, state="started", attempts=1)
 
-    def look(self, hours: float) -> CycleStatus:
+    def look(self, hours: float) -> LaunchOutcome:
         return look_after(CYCLE, SETTINGS, self.store, now=INIT + timedelta(hours=hours), attempts=3)
 
 

@@ -16,7 +16,7 @@ from infra.errors import FoldcastError, UnknownModelError
 from infra.object_store import ObjectStore
 from infra.settings import Settings
 from model.cycle import Cycle
-from tasks.launch import CycleStatus
+from tasks.launch import LaunchOutcome
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -67,15 +67,15 @@ class Provider:
         self.most = 0
         self.asked: Counter[Cycle] = Counter()
 
-    def __call__(self, cycle: Cycle) -> CycleStatus:
+    def __call__(self, cycle: Cycle) -> LaunchOutcome:
         self.asked[cycle] += 1
         self.running.add(cycle)
         self.most = max(self.most, len(self.running))
         self.left[cycle] -= 1
         if self.left[cycle] > 0:
-            return CycleStatus(cycle=cycle, state="running")
+            return LaunchOutcome(cycle=cycle, state="running")
         self.running.discard(cycle)
-        return CycleStatus(cycle=cycle, state="published")
+        return LaunchOutcome(cycle=cycle, state="published")
 
 
 @given(looks=st.lists(st.integers(1, 5), min_size=1, max_size=8), parallel=st.integers(1, 4))

@@ -1,9 +1,10 @@
 """A simulated week of operations against a real server, workers and an S3 server, all on loopback.
 
-Analyses of the bundled nature run appear at a provider with delays, one of them never in time; a clock set by
-hand moves from publication to publication; `availability` is asked again and again; a backfill runs beside; a
-worker is killed and the server restarted on the way. At the end every cycle is published once, with the values
-that an undisturbed run in one process gives.
+Analyses of the bundled nature run appear at a provider with delays, and those of one cycle never do; a clock set
+by hand moves from publication to publication, and at each the deployment `availability` runs while the same is
+asked by hand; a cycle is started by hand besides; a backfill runs beside; a member worker is killed together with
+what it computes, and the server is started again, while cycles run. At the end every cycle but the missing one is
+published once, with the bytes that an undisturbed run in one process gives, and the missing one is late.
 
 ``python -m tests.tools.week --days 4 --backfill 2`` prints what happened. With ``--database-url`` the server keeps
 its state in PostgreSQL.
@@ -12,20 +13,26 @@ its state in PostgreSQL.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 from unittest import mock
 
+import psutil
+from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
-from prefect.settings import temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from flows.availability import look_after
@@ -37,15 +44,16 @@ from infra.demo import INIT_TIME, bundled
 from infra.local_services import LocalServer, running_server, running_worker
 from infra.manifests import load_member_manifest
 from infra.object_store import ObjectStore
-from infra.publication import Manifest
-from infra.settings import Settings, load_settings
+from infra.publication import FileRecord, Manifest
+from infra.settings import Settings, child_environment, load_settings
 from model.cycle import Cycle
 from tests.conftest import free_port
 from tests.fakes.s3 import S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "graphcast-week"
-DAY, SIX_HOURS = timedelta(days=1), timedelta(hours=6)
+T = TypeVar("T")
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 PUBLICATION_DELAY = timedelta(hours=7, minutes=34)
 CUTOFF = timedelta(hours=9)
 
@@ -84,20 +92,36 @@ class Week:
     """What happened.
 
     Args:
-        published: init times with a manifest, in order.
-        late: init times that were reported late.
-        started: how often each cycle was reported as started.
-        identical: whether every cycle's values are those of an undisturbed run.
-        disturbances: what was killed or restarted.
+        expected: identifiers of the cycles that should be published.
+        published: how often each was published, as the server's events say.
+        visible: identifiers of the cycles with a manifest.
+        late: how often each cycle was reported late, likewise.
+        different: published cycles whose values or files are not those of an undisturbed run.
+        disturbances: what was killed, started again or asked for twice.
         seconds: wall time.
     """
 
-    published: list[str] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
-    started: dict[str, int] = field(default_factory=dict)
-    identical: bool = False
+    expected: list[str] = field(default_factory=list)
+    published: dict[str, int] = field(default_factory=dict)
+    visible: list[str] = field(default_factory=list)
+    late: dict[str, int] = field(default_factory=dict)
+    different: list[str] = field(default_factory=list)
     disturbances: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def problems(self, *, missing: str) -> list[str]:
+        """What is not as it should be, in words.
+
+        Args:
+            missing: identifier of the cycle whose inputs never came.
+        """
+        found = [f"{name} is not visible" for name in self.expected if name not in self.visible]
+        found += [f"{name} is visible" for name in self.visible if name not in self.expected]
+        found += [f"{name} was published {n} times" for name, n in self.published.items() if n != 1]
+        found += [f"{name} differs from an undisturbed run" for name in self.different]
+        if self.late != {missing: 1}:
+            found.append(f"late: expected {missing} once, got {self.late}")
+        return found
 
 
 def simulate(
@@ -107,7 +131,7 @@ def simulate(
 
     Args:
         folder: an empty folder for everything.
-        days: daily cycles of the real-time week.
+        days: daily cycles of the real-time week, at least 3; the inputs of the middle one never come.
         backfill: daily 12z cycles of the same days that are filled in beside it.
         database_url: PostgreSQL for the server; default SQLite.
         limit_seconds: the longest it may take.
@@ -116,85 +140,75 @@ def simulate(
         TimeoutError: it did not finish; logs lie in ``folder``.
     """
     began = time.monotonic()
+    deadline = began + limit_seconds
     week = Week()
-    first = INIT_TIME
-    missing_day = days // 2
+    cycles = [Cycle(model=MODEL, init_time=INIT_TIME + day * DAY) for day in range(days)]
+    filled = [Cycle(model=MODEL, init_time=INIT_TIME + 12 * HOUR + day * DAY) for day in range(backfill)]
+    missing = missing_cycle(days)
+    expected = [cycle for cycle in cycles if cycle != missing] + filled
+    week.expected = sorted(cycle.identifier for cycle in expected)
     url = SecretStr(database_url) if database_url else None
     server = LocalServer(home=folder / "prefect", port=free_port(), database_url=url)
     with S3Server() as s3, ExitStack() as services:
         configuration = _configure(folder, s3, "disturbed", submission="work-pool")
-        services.enter_context(
-            mock.patch.dict(
-                os.environ,
-                {
-                    "FOLDCAST_CONFIG": str(configuration),
-                    "PYTHONPATH": str(ROOT),
-                    "AWS_DEFAULT_REGION": "us-east-1",
-                    "PREFECT_API_URL": server.api_url,
-                },
-            )
-        )
+        services.enter_context(mock.patch.dict(os.environ, _environment(server, configuration)))
         settings = load_settings()
         store = settings.store.open()
         machine = _Machine(server, services)
         services.enter_context(temporary_settings(client_settings(server)))
         set_up(server, ROOT / "prefect.yaml")
-        provider = _Provider(folder / "provider")
-        cycles = [Cycle(model=MODEL, init_time=first + day * DAY) for day in range(days)]
+        machine.start_workers()
+        provider = _Provider(folder / "provider", withheld=missing.init_time)
         for day, cycle in enumerate(cycles):
-            withheld = cycle.init_time if day == missing_day else None
-            now = cycle.init_time + PUBLICATION_DELAY - timedelta(hours=1)
-            _look(cycles[: day + 1], settings, store, now, week)
-            provider.publish_until(cycle.init_time, withheld=withheld)
-            _look(cycles[: day + 1], settings, store, cycle.init_time + PUBLICATION_DELAY, week)
-            _look(cycles[: day + 1], settings, store, cycle.init_time + CUTOFF + SIX_HOURS / 6, week)
-            if day == 1 and backfill:
-                provider.publish_until(first + backfill * DAY, withheld=None)
-                run_deployment(
-                    "backfill/backfill",
-                    parameters={
-                        "start": (first + SIX_HOURS * 2).isoformat(),
-                        "end": (first + SIX_HOURS * 2 + (backfill - 1) * DAY).isoformat(),
-                        "models": [MODEL],
-                        "max_parallel": 1,
-                        "poll_seconds": 2.0,
-                    },
-                    timeout=0,
-                    as_subflow=False,
-                )
-            if day == 2:
-                week.disturbances.append(machine.kill_worker())
-            if day == 3:
+            _look_by_hand(cycles[: day + 1], settings, store, cycle.init_time + PUBLICATION_DELAY - HOUR)
+            provider.publish_until(cycle.init_time)
+            if day == 0 and filled:
+                provider.publish_until(filled[-1].init_time)
+                _start_backfill(filled)
+            started = _start_by_hand(cycle, services) if day == 0 else None
+            now = cycle.init_time + PUBLICATION_DELAY
+            _look_by_schedule(cycle, now)
+            _look_by_hand(cycles[: day + 1], settings, store, now)
+            if started is not None:
+                week.disturbances.append(f"started {cycle.identifier} by hand as well")
+            if day == 1:
+                week.disturbances.append(machine.kill_worker(deadline))
+            if day == days - 1:
                 week.disturbances.append(machine.restart_server())
-            if day != missing_day:
-                _await(store, [cycle], began + limit_seconds, folder)
-        provider.publish_until(cycles[-1].init_time, withheld=None)
-        _look(cycles, settings, store, cycles[-1].init_time + PUBLICATION_DELAY, week)
-        expected = cycles + [
-            Cycle(model=MODEL, init_time=first + SIX_HOURS * 2 + day * DAY) for day in range(backfill)
-        ]
-        _await(store, expected, began + limit_seconds, folder)
-        published = list(published_cycles(store, MODEL))
-        week.published = [manifest.cycle.identifier for manifest in published]
-        quiet = _configure(folder, s3, "quiet", submission="in-process")
-        week.identical = _equals_undisturbed(published, store, load_settings(quiet))
+            if cycle != missing:
+                _await(store, [cycle], deadline, folder)
+            else:
+                _look_by_schedule(cycle, cycle.init_time + CUTOFF + HOUR)
+                _look_by_hand(cycles[: day + 1], settings, store, cycle.init_time + CUTOFF + 2 * HOUR)
+        _await(store, expected, deadline, folder)
+        week.published = _await_events("published", len(expected), deadline)
+        week.late = _await_events("late", 1, deadline)
+        week.visible = sorted(manifest.cycle.identifier for manifest in published_cycles(store, MODEL))
+        quiet = load_settings(_configure(folder, s3, "quiet", submission="in-process"))
+        week.different = _different(list(published_cycles(store, MODEL)), store, quiet)
     week.seconds = time.monotonic() - began
     return week
 
 
-class _Provider:
-    """An archive in which analyses appear as time goes on."""
+def missing_cycle(days: int) -> Cycle:
+    """The cycle whose inputs never come."""
+    return Cycle(model=MODEL, init_time=INIT_TIME + days // 2 * DAY)
 
-    def __init__(self, folder: Path) -> None:
+
+class _Provider:
+    """An archive in which analyses appear as time goes on, but for one."""
+
+    def __init__(self, folder: Path, *, withheld: datetime) -> None:
         self._folder = folder
+        self._withheld = withheld
         folder.mkdir()
         shutil.copyfile(bundled("analyses") / "statics.grib2", folder / "statics.grib2")
 
-    def publish_until(self, last: datetime, *, withheld: datetime | None) -> None:
+    def publish_until(self, last: datetime) -> None:
         for path in sorted(bundled("analyses").glob("*/*z.grib2")):
             valid_time = datetime.strptime(f"{path.parent.name}{path.stem}+0000", "%Y%m%d%Hz%z")
             target = self._folder / path.parent.name / path.name
-            if valid_time <= last and valid_time != withheld and not target.exists():
+            if valid_time <= last and valid_time != self._withheld and not target.exists():
                 target.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, target.with_suffix(".part"))
                 target.with_suffix(".part").replace(target)
@@ -206,35 +220,53 @@ class _Machine:
     def __init__(self, server: LocalServer, services: ExitStack) -> None:
         self._server = server
         self._services = services
-        self._server_stack = ExitStack()
-        services.callback(self._server_stack.close)
+        self._server_stack = services.enter_context(ExitStack())
         self._server_stack.enter_context(running_server(server))
-        self._count = 0
-        self._workers = [
-            self._start(pool, limit) for pool, limit in (("controller", 3), ("gpu", 1), ("gpu", 1))
-        ]
+        self._member_workers: list[subprocess.Popen[bytes]] = []
 
-    def _start(self, pool: str, limit: int) -> tuple[str, int, object]:
-        self._count += 1
-        name = f"{pool}-{self._count}"
-        worker = running_worker(self._server, pool=pool, name=name, limit=limit)
-        return pool, limit, self._services.enter_context(worker)
+    def start_workers(self) -> None:
+        """One for controllers and two for members."""
+        self._services.enter_context(
+            running_worker(self._server, pool="controller", name="controller", limit=4)
+        )
+        for _ in range(2):
+            self._start_member_worker()
 
-    def kill_worker(self) -> str:
-        """SIGKILL the first member worker and start another in its place."""
-        pool, limit, process = self._workers[1]
-        process.send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
-        process.wait()  # type: ignore[attr-defined]
-        self._workers[1] = self._start(pool, limit)
-        return "killed a member worker"
+    def _start_member_worker(self) -> None:
+        name = f"gpu-{len(self._member_workers)}"
+        worker = running_worker(self._server, pool="gpu", name=name, limit=1)
+        self._member_workers.append(self._services.enter_context(worker))
+
+    def kill_worker(self, deadline: float) -> str:
+        """SIGKILL a member worker that computes a block, and the block's process; start another worker."""
+        busy = _until(self._busy_worker, deadline, "a member worker computes")
+        victims = [*busy.children(recursive=True), busy]
+        for process in victims:
+            process.kill()
+        psutil.wait_procs(victims, timeout=10)
+        self._start_member_worker()
+        return f"killed a member worker and {len(victims) - 1} processes of its block"
+
+    def _busy_worker(self) -> psutil.Process | None:
+        for worker in self._member_workers:
+            if worker.poll() is None and psutil.Process(worker.pid).children():
+                return psutil.Process(worker.pid)
+        return None
 
     def restart_server(self) -> str:
         """End the server and start it again on its database."""
         self._server_stack.close()
-        self._server_stack = ExitStack()
-        self._services.callback(self._server_stack.close)
         self._server_stack.enter_context(running_server(self._server))
         return "restarted the server"
+
+
+def _environment(server: LocalServer, configuration: Path) -> dict[str, str]:
+    return {
+        "FOLDCAST_CONFIG": str(configuration),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "PREFECT_API_URL": server.api_url,
+    }
 
 
 def _configure(folder: Path, s3: S3Server, name: str, *, submission: str) -> Path:
@@ -254,39 +286,110 @@ def _configure(folder: Path, s3: S3Server, name: str, *, submission: str) -> Pat
     return path
 
 
-def _look(cycles: list[Cycle], settings: Settings, store: ObjectStore, now: datetime, week: Week) -> None:
-    """What the availability flow does at one moment, twice, as two of its runs might at once."""
-    for cycle in cycles + cycles:
-        status = look_after(cycle, settings, store, now=now, attempts=3)
-        if status.state == "started":
-            week.started[cycle.identifier] = week.started.get(cycle.identifier, 0) + 1
-        if status.state == "late" and cycle.identifier not in week.late:
-            week.late.append(cycle.identifier)
+def _look_by_hand(cycles: list[Cycle], settings: Settings, store: ObjectStore, now: datetime) -> None:
+    for cycle in cycles:
+        look_after(cycle, settings, store, now=now, attempts=5, pause=timedelta(0))
+
+
+def _look_by_schedule(cycle: Cycle, now: datetime) -> None:
+    """The deployment that the schedule runs, at a moment of the simulated clock."""
+    run = run_deployment(
+        "availability/availability",
+        parameters={"models": [cycle.model], "now": now.isoformat(), "look_back": "P10D"},
+        timeout=300,
+        poll_interval=1,
+        as_subflow=False,
+    )
+    if run.state is None or not run.state.is_completed():
+        raise RuntimeError(f"availability at {now}: expected it completed, got {run.state}")
+
+
+def _start_by_hand(cycle: Cycle, services: ExitStack) -> subprocess.Popen[bytes]:
+    """What somebody types at the moment at which the schedule starts the same cycle."""
+    command = ["forecast", "--model", cycle.model, "--init", cycle.identifier]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *command], env=child_environment(), stdout=subprocess.DEVNULL
+    )
+    services.callback(process.wait)
+    return process
+
+
+def _start_backfill(cycles: list[Cycle]) -> None:
+    run_deployment(
+        "backfill/backfill",
+        parameters={
+            "start": cycles[0].init_time.isoformat(),
+            "end": cycles[-1].init_time.isoformat(),
+            "models": [MODEL],
+            "max_parallel": 1,
+            "poll_seconds": 2.0,
+        },
+        timeout=0,
+        as_subflow=False,
+    )
 
 
 def _await(store: ObjectStore, cycles: list[Cycle], deadline: float, folder: Path) -> None:
-    while not all(store.exists(layout.cycle_manifest(cycle)) for cycle in cycles):
+    def published() -> bool:
+        return all(store.exists(layout.cycle_manifest(cycle)) for cycle in cycles)
+
+    _until(published, deadline, f"{', '.join(map(str, cycles))} published; logs are in {folder}")
+
+
+def _until(condition: Callable[[], T], deadline: float, what: str) -> T:
+    while not (result := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"cycles are not published in time: {[str(c) for c in cycles]}; see {folder}")
-        time.sleep(1.0)
+            raise TimeoutError(f"expected within the time limit: {what}")
+        time.sleep(0.5)
+    return result
 
 
-def _equals_undisturbed(published: list[Manifest], store: ObjectStore, quiet: Settings) -> bool:
-    """Whether members written under disturbance have the checksums of members computed in this process."""
-    same = []
+def _await_events(event: str, least: int, deadline: float) -> dict[str, int]:
+    """How often each cycle raised an event; events reach the server a little later than the store."""
+
+    def enough() -> Counter[str]:
+        found = asyncio.run(_events(event))
+        return found if sum(found.values()) >= least else Counter()
+
+    return dict(_until(enough, min(deadline, time.monotonic() + 60), f"{least} events {event}"))
+
+
+async def _events(event: str) -> Counter[str]:
+    query = {"filter": {"event": {"name": [f"foldcast.cycle.{event}"]}}, "limit": 50}
+    async with get_client() as client:
+        answer = await client.request("POST", "/events/filter", json=query)
+    return Counter(
+        found["resource"]["prefect.resource.id"].split(".")[-1] for found in answer.json()["events"]
+    )
+
+
+def _different(published: list[Manifest], store: ObjectStore, quiet: Settings) -> list[str]:
+    """Cycles whose members or product files are not those of a run in this process, by checksum."""
+    different = []
     with _no_server():
         for manifest in published:
             run_cycle(manifest.cycle, quiet)
+            undisturbed = quiet.store.open()
             got = load_member_manifest(store, manifest.cycle, manifest.run, 0)
-            want = load_member_manifest(quiet.store.open(), manifest.cycle, manifest.run, 0)
-            same.append(got is not None and want is not None and got.chunks == want.chunks)
-    return bool(same) and all(same)
+            want = load_member_manifest(undisturbed, manifest.cycle, manifest.run, 0)
+            files = Manifest.from_json(undisturbed.read(layout.cycle_manifest(manifest.cycle))).files
+            if got is None or want is None or got.chunks != want.chunks or not _same(manifest.files, files):
+                different.append(manifest.cycle.identifier)
+    return different
+
+
+def _same(one: Mapping[str, FileRecord], other: Mapping[str, FileRecord]) -> bool:
+    """Whether two publications have the same files with the same data; pages and reports tell times."""
+    data = [{name: r.sha256 for name, r in files.items() if _is_data(name)} for files in (one, other)]
+    return one.keys() == other.keys() and data[0] == data[1]
+
+
+def _is_data(name: str) -> bool:
+    return (not name.startswith("checks/") and name.endswith((".png", ".nc", ".grib2"))) or ".zarr/" in name
 
 
 @contextmanager
 def _no_server() -> Iterator[None]:
-    from prefect.settings import PREFECT_API_URL
-
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield
 
@@ -300,15 +403,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="week-", dir=arguments.folder))
-    print(
-        simulate(
-            folder,
-            days=arguments.days,
-            backfill=arguments.backfill,
-            database_url=arguments.database_url,
-            limit_seconds=3600,
-        )
+    week = simulate(
+        folder,
+        days=arguments.days,
+        backfill=arguments.backfill,
+        database_url=arguments.database_url,
+        limit_seconds=3600,
     )
+    print(week)
+    problems = week.problems(missing=missing_cycle(arguments.days).identifier)
+    print("\n".join(problems) or "as undisturbed")
+    sys.exit(1 if problems else 0)
 
 
 if __name__ == "__main__":
