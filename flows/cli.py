@@ -415,9 +415,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 4200,
     home: Path = Path("foldcast-server"),
-    database_url: str | None = None,
+    database_url: Annotated[str | None, Parameter(env_var="FOLDCAST_SERVER_DATABASE_URL")] = None,
     credentials: Annotated[str | None, Parameter(env_var="FOLDCAST_SERVER_CREDENTIALS")] = None,
     gpu_workers: int = 1,
+    pages_port: int = 4201,
     metrics_port: int | None = None,
 ) -> None:
     """Start server, work pools, workers, deployments and UI on this machine.
@@ -438,6 +439,8 @@ def serve(
         user:password for basic authentication.
     gpu_workers
         Workers for ensemble members on this machine, one per accelerator.
+    pages_port
+        Port of the products' pages, which the UI links to; 0 for none.
     metrics_port
         Port for Prometheus' scrapes; default: no metrics.
     """
@@ -450,6 +453,7 @@ def serve(
         database_url=database_url,
         credentials=credentials,
         gpu_workers=gpu_workers,
+        pages_port=pages_port,
         metrics_port=metrics_port,
     )
 

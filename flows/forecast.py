@@ -13,16 +13,18 @@ from datetime import datetime, timedelta
 from prefect import flow
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
+from prefect.states import Cancelled, State
 from rich.console import Console
 
 from flows.ensemble import forecast_ensemble
 from flows.progress import shown_progress
 from infra import layout
-from infra.claims import claim_cycle, held, utc_now
+from infra.claims import CycleBusyError, claim_cycle, held, utc_now
 from infra.errors import FoldcastError, MissingDataError
 from infra.events import raise_event
 from infra.settings import Settings, load_settings
 from model.cycle import Cycle, parse_init_time, recent_init_times
+from tasks.cycle_links import publish_links
 from tasks.initial_conditions import missing_inputs, prepare_initial_condition
 from tasks.launch import start_cycle
 from tasks.products import make_products
@@ -39,8 +41,10 @@ def forecast(
     steps: int | None = None,
     source: str | None = None,
     force: bool = False,
-) -> str:
+) -> str | State:
     """Run one cycle with the configured settings; returns the key of its manifest.
+
+    Where another run holds the cycle this one ends as cancelled.
 
     Args:
         model: name of a configured model.
@@ -54,7 +58,10 @@ def forecast(
     if source is not None:
         settings = settings.with_source(model, source)
     cycle = Cycle(model=model, init_time=init_time)
-    return run_cycle(cycle, settings, members=members, steps=steps, force=force, queue=_own_queue())
+    try:
+        return run_cycle(cycle, settings, members=members, steps=steps, force=force, queue=_own_queue())
+    except CycleBusyError as error:  # nothing failed: somebody else is at it
+        return Cancelled(message=str(error))
 
 
 def run_cycle(
@@ -100,7 +107,9 @@ def run_cycle(
             cycle, settings, members=members, steps=steps, progress=progress, queue=queue
         )
         make_products(cycle, settings, ensemble)
-        return publish_cycle(cycle, settings, ensemble.run, replace=force)
+        manifest = publish_cycle(cycle, settings, ensemble.run, replace=force)
+    publish_links(cycle, settings)
+    return manifest
 
 
 def forecast_here(
@@ -119,7 +128,7 @@ def forecast_here(
     def run() -> str:
         sizes = {"members": members or model.members, "steps": steps or model.steps}
         with shown_progress(console, cycle.model, **sizes) as progress:
-            return run_cycle(cycle, settings, **sizes, force=force, progress=progress)
+            return run_cycle(cycle, settings, members=members, steps=steps, force=force, progress=progress)
 
     return run()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,6 +25,7 @@ from infra.local_services import LocalServer, running_server, running_worker
 from infra.metrics import serve_metrics
 from infra.object_store import ObjectStore
 from infra.settings import child_environment, load_settings
+from infra.store_server import serve_store
 from infra.supervision import ServiceError, Supervisor
 from infra.work_pool_setup import CONTROLLER_SLOTS, local_pools, set_up_work_pools
 
@@ -37,6 +40,7 @@ def serve(
     database_url: str | None = None,
     credentials: str | None = None,
     gpu_workers: int = 1,
+    pages_port: int = 4201,
     metrics_port: int | None = None,
     prefect_file: Path = Path("prefect.yaml"),
 ) -> None:
@@ -49,6 +53,7 @@ def serve(
         database_url: PostgreSQL URL; default: SQLite below ``home``.
         credentials: ``user:password`` for basic authentication.
         gpu_workers: workers of the member pool on this machine, one per accelerator.
+        pages_port: TCP port of the products' pages, which the UI links to; 0 for none.
         metrics_port: TCP port for Prometheus; default: no metrics.
         prefect_file: the file that declares the deployments.
 
@@ -62,13 +67,18 @@ def serve(
         port=port,
         database_url=SecretStr(database_url) if database_url else None,
         credentials=SecretStr(credentials) if credentials else None,
+        store_url=_store_url(host, pages_port),
     )
     signal.signal(signal.SIGTERM, _stop)  # as a service manager ends it
     with ExitStack() as others, Supervisor() as services:
         services.start("server", partial(running_server, server))
         set_up(server, prefect_file, gpu_workers=gpu_workers)
+        if pages_port:
+            with _free(pages_port):
+                others.callback(serve_store(_open_store, host=host, port=pages_port, credentials=credentials))
         if metrics_port is not None:
-            others.callback(serve_metrics(_open_store, port=metrics_port, clock=utc_now, host=host))
+            with _free(metrics_port):
+                others.callback(serve_metrics(_open_store, port=metrics_port, clock=utc_now, host=host))
         worker = partial(running_worker, server)
         services.start(
             "controller", partial(worker, pool="controller", name="controller", limit=CONTROLLER_SLOTS)
@@ -79,6 +89,8 @@ def serve(
         console.print(
             f"Foldcast is serving. UI: [link]{server.api_url.removesuffix('/api')}[/link]", soft_wrap=True
         )
+        if pages_port:
+            console.print(f"Products: http://{_reachable(host)}:{pages_port}/", soft_wrap=True)
         console.print(f"Logs: {server.home / 'logs'}. Stop with Ctrl-C.", soft_wrap=True)
         while True:
             for name in services.look():
@@ -88,6 +100,25 @@ def serve(
 
 def _stop(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _store_url(host: str, pages_port: int) -> str | None:
+    """Where this machine's pages are, unless the configuration names another place or there are none."""
+    if load_settings().store.public_url is not None or not pages_port:
+        return None
+    return f"http://{_reachable(host)}:{pages_port}"
+
+
+def _reachable(host: str) -> str:
+    return socket.gethostname() if host in ("0.0.0.0", "::") else host
+
+
+@contextmanager
+def _free(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServiceError(f"port {port}: expected it free, got: {error.strerror}") from None
 
 
 def _open_store() -> ObjectStore:

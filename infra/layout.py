@@ -64,6 +64,16 @@ def validation(cycle: Cycle, name: str = "") -> str:
     return f"validation/{cycle}/{name}"
 
 
+def data_docs(cycle: Cycle, name: str = "index.html") -> str:
+    """Great Expectations' pages about a cycle's inputs."""
+    return validation(cycle, f"data-docs/{name}")
+
+
+def shown_prefixes() -> tuple[str, ...]:
+    """Where people look: products, the catalogue, reports of checks and of skill, reasons of a quarantine."""
+    return ("cycles/", "catalog/", "validation/", "verification/", "quarantine/")
+
+
 def runs_prefix(cycle: Cycle) -> str:
     """All runs of a cycle."""
     return f"runs/{cycle}/"

@@ -36,6 +36,7 @@ class LocalServer:
         port: TCP port.
         database_url: PostgreSQL URL (``postgresql+asyncpg://…``); None for SQLite below ``home``.
         credentials: ``user:password`` for basic authentication; required unless host is loopback.
+        store_url: where people see the store's pages, for links; None leaves that to the configuration.
     """
 
     home: Path
@@ -43,6 +44,7 @@ class LocalServer:
     port: int = 4200
     database_url: SecretStr | None = field(default=None, repr=False)
     credentials: SecretStr | None = field(default=None, repr=False)
+    store_url: str | None = None
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and self.credentials is None:
@@ -67,6 +69,8 @@ class LocalServer:
             # Kept in memory they are lost with a restart, and Prefect ends the flow runs that held one.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
+        if self.store_url is not None:
+            variables["FOLDCAST_STORE__PUBLIC_URL"] = self.store_url
         if self.database_url is not None:
             variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database_url.get_secret_value()
         if self.credentials is not None:
@@ -150,7 +154,10 @@ def _wait_until_healthy(server: LocalServer, process: subprocess.Popen[bytes], t
         if process.poll() is not None:
             raise ServiceError(f"Prefect server: ended with code {process.returncode}; see {log}")
         try:
-            auth = tuple(server.credentials.get_secret_value().split(":", 1)) if server.credentials else None
+            user, _, password = (
+                server.credentials.get_secret_value().partition(":") if server.credentials else ("", "", "")
+            )
+            auth = httpx.BasicAuth(user, password) if user else None
             if httpx.get(f"{server.api_url}/health", auth=auth, timeout=2.0).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:

@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from infra.cycle_status import published_cycles
+from infra.manifests import MemberManifest, load_member_manifest
 from infra.object_store import ObjectStore
 from infra.publication import Manifest
 
@@ -22,7 +23,7 @@ Stop = Callable[[], None]
 
 
 class CycleCollector(Collector):
-    """The newest published cycle of every model, measured.
+    """The newest published cycle of every model, measured; step seconds and memory over all its members.
 
     Args:
         open_store: makes the store that is read; called at every scrape.
@@ -32,12 +33,14 @@ class CycleCollector(Collector):
     def __init__(self, open_store: Callable[[], ObjectStore], clock: Clock) -> None:
         self._open_store = open_store
         self._clock = clock
+        self._members: dict[str, tuple[str, list[MemberManifest]]] = {}
 
     def collect(self) -> Iterator[Metric]:
         """One value per model and metric."""
         newest: dict[str, Manifest] = {}
         counts: dict[str, int] = {}
-        for manifest in published_cycles(self._open_store()):
+        store = self._open_store()
+        for manifest in published_cycles(store):
             model = manifest.cycle.model
             newest[model] = manifest  # they come by ascending init_time: the last one stays
             counts[model] = counts.get(model, 0) + 1
@@ -46,10 +49,26 @@ class CycleCollector(Collector):
             for model, manifest in sorted(newest.items()):
                 family.add_metric([model], measure(manifest, self._clock()))
             yield family
+        members = {model: self._members_of(store, manifest) for model, manifest in sorted(newest.items())}
+        for name, (text, measure_member) in _MEMBER_MEASURES.items():
+            family = GaugeMetricFamily(f"foldcast_{name}", text, labels=["model"])
+            for model, manifests in members.items():
+                values = [value for value in map(measure_member, manifests) if value]
+                if values:
+                    family.add_metric([model], max(values))
+            yield family
         cycles = GaugeMetricFamily("foldcast_cycles", "Published cycles in the store.", labels=["model"])
         for model, count in sorted(counts.items()):
             cycles.add_metric([model], count)
         yield cycles
+
+    def _members_of(self, store: ObjectStore, manifest: Manifest) -> list[MemberManifest]:
+        """Members' manifests, which do not change: read once for each publication."""
+        model, publication = manifest.cycle.model, manifest.prefix
+        if self._members.get(model, ("",))[0] != publication:
+            found = [load_member_manifest(store, manifest.cycle, manifest.run, n) for n in manifest.members]
+            self._members[model] = (publication, [member for member in found if member is not None])
+        return self._members[model][1]
 
 
 def _seconds(later: datetime, earlier: datetime) -> float:
@@ -64,6 +83,12 @@ _MEASURES: dict[str, tuple[str, Callable[[Manifest, datetime], float]]] = {
     ),
     "published_bytes": ("Size of the newest cycle.", lambda m, _: sum(f.size for f in m.files.values())),
     "members": ("Members of the newest cycle.", lambda m, _: len(m.members)),
+}
+
+_MEMBER_MEASURES: dict[str, tuple[str, Callable[[MemberManifest], float | None]]] = {
+    "step_seconds": ("Wall time of a model step, of the slowest member.", lambda m: m.seconds_per_step),
+    "peak_host_bytes": ("Peak resident memory of a worker of members.", lambda m: m.peak_host_bytes),
+    "peak_device_bytes": ("Peak memory of a worker's device, where it tells.", lambda m: m.peak_device_bytes),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from datetime import timedelta
@@ -15,15 +16,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from infra import layout
+from infra.analyses import analysis_sha256
 from infra.checkpoint_files import read_statistics
+from infra.dataset_checksum import dataset_sha256
 from infra.errors import ValidationFailedError
 from infra.events import raise_event
 from infra.expectations import run_suite
-from infra.initial_conditions import load_initial_condition, quarantine_initial_condition
+from infra.initial_conditions import (
+    initial_condition_attributes,
+    load_initial_condition,
+    quarantine_initial_condition,
+)
 from infra.object_store import ObjectStore
 from infra.settings import Settings
 from infra.validation_report import ValidationReport, matrix_of, matrix_rows, matrix_text
 from infra.validation_suites import build_suite, suite_name
+from infra.version import code_version
 from model.cycle import Cycle
 from model.diagnostics.field_statistics import ExpectedState, field_statistics
 from tasks.ingest import is_transient
@@ -32,13 +40,14 @@ from tasks.models import cache_folder
 
 _STATISTICS = "field-statistics.csv"
 _REPORT = "report.json"
-_DOCS = "data-docs/"
 _LOOK_BACK_STEPS = 4
 """Earlier cycles, one model step apart, whose fields must not come again."""
 
 
 def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationReport:
     """Judge, store the report with its Data Docs, show the variable × time table.
+
+    The same initial condition is not judged twice by the same rules: a rerun shows what was found.
 
     Args:
         cycle: its initial condition must be in the store.
@@ -54,9 +63,8 @@ def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationRe
     """
     model = settings.configured_model(cycle.model)
     store = settings.store.open()
-    state = load_initial_condition(store, cycle)
     identity = model_identity(model, cache=cache_folder(settings))
-    kind = json.loads(state.attrs["provenance"])["kind"]
+    kind = str(json.loads(initial_condition_attributes(store, cycle)["provenance"])["kind"])
     expected = ExpectedState(
         task=identity.task,
         grid=identity.grid,
@@ -66,7 +74,11 @@ def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationRe
         source_kind=kind,
         trained_on=model.trained_on,
     )
-    report = judge(store, cycle, field_statistics(state, expected), family=identity.family, kind=kind)
+    basis = _basis(store, cycle, expected, family=identity.family)
+    report = _stored_report(store, cycle, basis)
+    if report is None:
+        table = field_statistics(load_initial_condition(store, cycle), expected)
+        report = judge(store, cycle, table, family=identity.family, kind=kind, basis=basis)
     show(report)
     if not report.passed:
         reason = report.reason()
@@ -80,7 +92,7 @@ def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationRe
 
 
 def judge(
-    store: ObjectStore, cycle: Cycle, table: pd.DataFrame, *, family: str, kind: str
+    store: ObjectStore, cycle: Cycle, table: pd.DataFrame, *, family: str, kind: str, basis: str = ""
 ) -> ValidationReport:
     """Run the suite on a table of field statistics; table, report and Data Docs go to the store."""
     name = suite_name(family, kind)
@@ -88,9 +100,8 @@ def judge(
         folder = Path(temporary)
         findings = run_suite(table, build_suite(family, kind), name=name, docs_folder=folder)
         for path in sorted(folder.rglob("*")):
-            # The pages' animations are megabytes that no page of results shows.
-            if path.is_file() and path.suffix != ".gif":
-                key = layout.validation(cycle, f"{_DOCS}{path.relative_to(folder).as_posix()}")
+            if path.is_file():
+                key = layout.data_docs(cycle, path.relative_to(folder).as_posix())
                 store.write(key, path.read_bytes())
     statistics = layout.validation(cycle, _STATISTICS)
     store.write(statistics, table.to_csv(index=False).encode())
@@ -100,12 +111,40 @@ def judge(
         suite=name,
         findings=findings,
         matrix=matrix_of(table, findings),
-        docs_uri=layout.validation(cycle, f"{_DOCS}index.html"),
+        docs_uri=layout.data_docs(cycle),
         statistics_uri=statistics,
+        basis=basis,
     )
     store.write(layout.validation(cycle, _REPORT), report.to_json().encode())
     store.write(layout.validation(cycle, "table.txt"), matrix_text(report).encode())
     return report
+
+
+def _basis(store: ObjectStore, cycle: Cycle, expected: ExpectedState, *, family: str) -> str:
+    """Checksum over the fields, what they should be, the rules and the code."""
+    given = expected.statistics
+    statistics = (
+        [dataset_sha256(each) for each in (given.mean, given.stddev, given.diffs_stddev)] if given else []
+    )
+    parts = [
+        analysis_sha256(store, layout.initial_condition(cycle)),
+        expected.task, expected.grid.resolution, expected.init_time, expected.source_kind,
+        expected.trained_on, sorted(expected.earlier_digests.items()), statistics,
+        build_suite(family, expected.source_kind), code_version(),
+    ]  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _stored_report(store: ObjectStore, cycle: Cycle, basis: str) -> ValidationReport | None:
+    """The report of an earlier run that judged the same thing by the same rules and passed it."""
+    key = layout.validation(cycle, _REPORT)
+    if not store.exists(key):
+        return None
+    try:
+        report = ValidationReport.from_json(store.read(key).decode())
+    except (ValueError, TypeError, KeyError):
+        return None
+    return report if report.basis == basis and report.passed else None
 
 
 def show(report: ValidationReport) -> None:

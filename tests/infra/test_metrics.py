@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra import layout
+from infra.manifests import MemberManifest
 from infra.metrics import serve_metrics
 from infra.object_store import ObjectStore
 from infra.publication import FileRecord, Manifest
@@ -37,6 +38,17 @@ def store(tmp_path: Path) -> ObjectStore:
             },
         )
         store.write(layout.cycle_manifest(cycle), manifest.to_json())
+    for member, (seconds, host) in enumerate([(1.5, 900), (2.5, 800), (2.0, 700)]):
+        MemberManifest(
+            member=member,
+            run="r",
+            steps=4,
+            chunks={},
+            device="cpu",
+            seconds_per_step=seconds,
+            peak_host_bytes=host,
+            peak_device_bytes=None if member else 600,
+        ).save(store, cycle=Cycle(model="tiny", init_time=NEWEST))
     return store
 
 
@@ -56,5 +68,8 @@ def test_the_newest_cycle_is_measured_and_all_are_counted(store: ObjectStore) ->
         'foldcast_latency_seconds{model="tiny"}': 28800.0,
         'foldcast_published_bytes{model="tiny"}': 730.0,
         'foldcast_members{model="tiny"}': 3.0,
+        'foldcast_step_seconds{model="tiny"}': 2.5,
+        'foldcast_peak_host_bytes{model="tiny"}': 900.0,
+        'foldcast_peak_device_bytes{model="tiny"}': 600.0,
         'foldcast_cycles{model="tiny"}': 2.0,
     }

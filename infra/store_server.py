@@ -1,0 +1,119 @@
+"""Shows what an object store holds for people over HTTP: product pages, maps, Data Docs, quarantine reasons.
+
+Read-only. Only what the pages and the links in the orchestration's UI point to is shown; initial conditions,
+members and checkpoints are not. It reads through the store, so a bucket need not be public.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import mimetypes
+import posixpath
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+from infra import layout
+from infra.errors import FoldcastError, StoreError
+from infra.object_store import ObjectStore
+
+
+def serve_store(
+    open_store: Callable[[], ObjectStore], *, host: str, port: int, credentials: str | None = None
+) -> Callable[[], None]:
+    """Answer requests from a thread; returns what ends it.
+
+    Args:
+        open_store: makes the store that is read; called for every request.
+        host: address to bind to.
+        port: TCP port.
+        credentials: ``user:password`` that is asked for; None for everybody on that address.
+
+    Raises:
+        OSError: the port is in use.
+    """
+
+    class Handler(_Handler):
+        pass
+
+    Handler.open_store = staticmethod(open_store)
+    Handler.authorization = _basic(credentials) if credentials else None
+    server = ThreadingHTTPServer((host, port), Handler)
+    thread = threading.Thread(target=server.serve_forever, name="store server", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
+
+
+def _basic(credentials: str) -> str:
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
+
+
+def shown_key(path: str) -> str | None:
+    """The key a request's path stands for; None for what is not shown.
+
+    The root is the index page, and a folder its ``index.html``.
+    """
+    key = posixpath.normpath(unquote(urlsplit(path).path)).lstrip("/")
+    if key in ("", "."):
+        return layout.catalog("index.html")
+    if path.endswith("/"):
+        key = f"{key}/index.html"
+    return key if key.startswith(layout.shown_prefixes()) and ".." not in key.split("/") else None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    open_store: Callable[[], ObjectStore]
+    authorization: str | None
+    server_version = "Foldcast"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        if not self._is_allowed():
+            self.send_response(HTTPStatus.UNAUTHORIZED)
+            self.send_header("WWW-Authenticate", 'Basic realm="Foldcast"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        key = shown_key(self.path)
+        try:
+            data = self.open_store().read(key) if key is not None else None
+        except StoreError:
+            data = None
+        except FoldcastError:
+            self.send_error(HTTPStatus.BAD_GATEWAY, "The store does not answer")
+            return
+        if key is None or data is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def _is_allowed(self) -> bool:
+        if self.authorization is None:
+            return True
+        given = self.headers.get("Authorization", "")
+        return hmac.compare_digest(given.encode(), self.authorization.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Requests are not logged."""
