@@ -17,6 +17,7 @@ import numpy as np
 
 from model.channels import INPUT_FRAMES, target_blocks
 from model.grid import Grid
+from model.precision import accumulation_type
 from model.step import Fields, ModelStep
 from model.task import TaskConfig
 
@@ -75,12 +76,18 @@ def weighted_squared_error(
         predicted, target: normalised, shape (grid, channel).
 
     Returns:
-        The loss, and the unweighted loss of each variable; float32 scalars.
+        The loss, and the unweighted loss of each variable; float32 scalars (float64 of float64).
     """
-    squared = (predicted.astype(jnp.float32) - target) ** 2
-    by_channel = (squared * weights.area[:, None]).mean(axis=0) * weights.level
+    return weighted_mean((predicted.astype(accumulation_type(predicted.dtype)) - target) ** 2, weights)
+
+
+def weighted_mean(pointwise: jax.Array, weights: LossWeights) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A pointwise loss, shape (grid, channel), summed up as ``weighted_squared_error`` does it."""
+    by_channel = (pointwise * weights.area[:, None]).mean(axis=0) * weights.level
     by_variable = {name: by_channel[channels].sum() for name, channels in weights.channels.items()}
-    total = sum((weights.variable[name] * loss for name, loss in by_variable.items()), jnp.float32(0))
+    total = sum(
+        (weights.variable[name] * loss for name, loss in by_variable.items()), jnp.zeros((), by_channel.dtype)
+    )
     return total, by_variable
 
 
@@ -112,7 +119,7 @@ def autoregressive_loss(
         rematerialize: compute a step's activations again in the backward pass instead of keeping them.
 
     Returns:
-        The loss, and the unweighted loss of each variable; float32 scalars.
+        The loss, and the unweighted loss of each variable; float32 scalars (float64 of float64).
     """
     steps = next(iter(targets.values())).shape[0]
 
@@ -127,7 +134,7 @@ def autoregressive_loss(
         }
         predicted = predict(model_step.features(statics, window, around))
         loss = weighted_squared_error(predicted, model_step.normalized_targets(truth, window), weights)
-        fields = model_step.fields(predicted.astype(jnp.float32), window)
+        fields = model_step.fields(predicted.astype(accumulation_type(predicted.dtype)), window)
         return model_step.next_frames(window, fields), loss
 
     body = jax.checkpoint(one_step) if rematerialize and steps > 1 else one_step
