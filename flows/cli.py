@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from infra.errors import FoldcastError
+from infra.machine_faults import machine_fault
 from infra.settings import private_orchestration, quiet_orchestration
 
 _PROLOGUE = """Operational forecasts with the GraphCast family of machine-learned weather models.
@@ -50,6 +51,12 @@ def main() -> None:
     except KeyboardInterrupt:
         errors.print("foldcast: interrupted; what is done is kept, run the same command again to go on")
         sys.exit(130)
+    except Exception as error:
+        reason = machine_fault(error)
+        if debug or reason is None:
+            raise
+        errors.print(f"foldcast: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
 
 
 @app.command
