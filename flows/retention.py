@@ -1,4 +1,4 @@
-"""Retention: removes old cycles, each as a whole, never the newest good one."""
+"""Retention: removes old cycles, each as a whole, never the newest good one, and old analyses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from prefect import flow
 
 from infra.catalog import update_catalog
-from infra.retention import expired_cycles, remove_cycle
+from infra.retention import expired_cycles, expired_fields, remove_cycle
 from infra.settings import load_settings
 
 
 @flow(name="retention")
 def retention(keep_days: int | None = None, dry_run: bool = False) -> list[str]:
-    """Remove cycles whose init_time is longer ago than the retention period.
+    """Remove cycles that nobody has worked on for longer than the retention period, and analyses older than it.
 
     Args:
         keep_days: days to keep; default the configured number.
@@ -25,10 +25,13 @@ def retention(keep_days: int | None = None, dry_run: bool = False) -> list[str]:
     settings = load_settings()
     store = settings.store.open()
     keep = timedelta(days=keep_days if keep_days is not None else settings.keep_days)
-    expired = expired_cycles(store, keep=keep, now=datetime.now(UTC))
-    if not dry_run:
-        for cycle in expired:
-            remove_cycle(store, cycle)
-        if expired:
-            update_catalog(store)
-    return [str(cycle) for cycle in expired]
+    now = datetime.now(UTC)
+    expired = expired_cycles(store, keep=keep, now=now)
+    if dry_run:
+        return [str(cycle) for cycle in expired]
+    removed = [cycle for cycle in expired if remove_cycle(store, cycle)]
+    if removed:
+        update_catalog(store)
+    for prefix in expired_fields(store, keep=keep, now=now):
+        store.delete(prefix)
+    return [str(cycle) for cycle in removed]

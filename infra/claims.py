@@ -127,6 +127,12 @@ def holder_of(
     return _holder(store, cycle, len(_claims(store, cycle)) - 1, lease=lease, clock=clock)
 
 
+def last_heard_of(store: ObjectStore, cycle: Cycle) -> datetime | None:
+    """When somebody last worked on the cycle; None if nobody ever did."""
+    claims = len(_claims(store, cycle))
+    return datetime.fromisoformat(_state(store, cycle, claims - 1)["time"]) if claims else None
+
+
 def _holder(store: ObjectStore, cycle: Cycle, number: int, *, lease: timedelta, clock: Clock) -> str | None:
     if number < 0:
         return None

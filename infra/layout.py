@@ -39,6 +39,16 @@ def fields(source: str, valid_time: datetime, name: str) -> str:
     return f"fields/{source}/{_stamp(valid_time)}/{name}"
 
 
+def fields_prefix(source: str = "", valid_time: str = "") -> str:
+    """Raw and regridded analyses: of all sources, of one, or of one at a time (as its folder is named)."""
+    return "/".join(part for part in ("fields", source, valid_time) if part) + "/"
+
+
+def completion_mark(key: str) -> str:
+    """The object without which fields at a key count as not there."""
+    return f"{key}.json"
+
+
 def raw(source: str, valid_time: datetime, name: str) -> str:
     """A raw file of a source as fetched for a valid time, or the manifest of some."""
     return f"fields/{source}/{_stamp(valid_time)}/raw/{name}"
@@ -169,6 +179,11 @@ def catalog_collection(model: str) -> str:
     return catalog(f"{model}/collection.json")
 
 
+def claimed(model: str = "") -> str:
+    """Prefix of all claims, or of a model's."""
+    return f"claims/{model}/" if model else "claims/"
+
+
 def claims_prefix(cycle: Cycle) -> str:
     """All claims ever made on a cycle."""
     return f"claims/{cycle}/"
@@ -187,6 +202,11 @@ def claim_heartbeat(cycle: Cycle, number: int) -> str:
 def event_mark(cycle: Cycle, event: str) -> str:
     """The mark that an event of a cycle was raised, so that it is raised once."""
     return f"events/{cycle}/{event}.json"
+
+
+def event_marks(cycle: Cycle) -> str:
+    """Prefix of the marks of events that were raised once for a cycle."""
+    return f"events/{cycle}/"
 
 
 def quarantine(cycle: Cycle, name: str = "") -> str:
