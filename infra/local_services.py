@@ -88,7 +88,7 @@ def is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def running_server(server: LocalServer, *, timeout: float = 90.0) -> Iterator[subprocess.Popen[bytes]]:
+def running_server(server: LocalServer, *, timeout: float = 300.0) -> Iterator[subprocess.Popen[bytes]]:
     """The server, healthy, until the block ends.
 
     Raises:

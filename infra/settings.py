@@ -65,7 +65,9 @@ class SourceSettings(_Section):
     kind: SourceKind = Field(..., description="What the analyses are; must match what the weights expect.")
     roots: tuple[str, ...] = Field((), description="Root URLs in order of preference; default: all mirrors.")
     parallel: int = Field(4, ge=1, le=16, description="Byte ranges read at once.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Further options of that provider.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, repr=False, description="Further options of that provider; may hold its key."
+    )
 
 
 class PointSettings(_Section):
