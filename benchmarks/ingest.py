@@ -1,91 +1,218 @@
-"""Time and memory of ingesting two 0.25° frames for GraphCast from a loopback mirror of ECMWF's open data.
+"""Time and memory from a mirror of ECMWF's open data to a validated initial condition of GraphCast.
 
-    python -m benchmarks.ingest MIRROR_FOLDER [--resolution 0.25] [--onto 0.25]
+    python -m benchmarks.ingest MIRROR_FOLDER [--transport http s3] [--resolution 0.25]
 
-The folder is filled first, if it is empty (some minutes at 0.25°). What is measured: index, byte ranges, checks,
-decoding, regridding, writing and reading back, everything up to the assembly of the initial condition.
+The folder is filled first, if it is empty (minutes at 0.25°), with a synthetic atmosphere in balance, so that it
+passes every check. For each transport the mirror is served on loopback by a process of its own and one cycle is
+brought, by another, into a local store: index, byte ranges, checks, decoding, regridding, assembly, writing,
+reading back, field statistics, expectations and Data Docs. Memory is that of all processes but the server,
+summed while they run; pages that several share count once for each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import multiprocessing
+import subprocess
+import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
 
-from infra.analyses import read_analysis
-from infra.object_store import ObjectStore
-from infra.sources.open_data import OpenData
-from infra.sources.source import FieldRequest
+import fsspec
+import numpy as np
+import psutil
+import xarray as xr
+
+from infra.settings import ModelSettings, RunSettings, Settings, SourceSettings, StoreSettings
+from model.cycle import Cycle
 from model.grid import Grid
-from model.variables import LEVELS_13
-from tasks.ingest import fetch_analysis
-from tasks.regrid import regrid_analysis
+from model.variables import STANDARD_GRAVITY
+from tasks.initial_conditions import prepare_initial_condition
+from tasks.validation import validate_initial_condition
+from tests.fakes.s3 import S3Server
+from tests.fakes.synthetic_source import write_statistics
+from tests.model.diagnostics.atmospheres import synthetic_state, task
 from tests.tools.loopback import serving
 from tests.tools.open_data_mirror import write_run
 
 INIT = datetime(2026, 10, 5, 0, tzinfo=UTC)
 STEP = timedelta(hours=6)
-VARIABLES = (
-    "2m_temperature",
-    "mean_sea_level_pressure",
-    "10m_u_component_of_wind",
-    "10m_v_component_of_wind",
-    "temperature",
-    "geopotential",
-    "u_component_of_wind",
-    "v_component_of_wind",
-    "vertical_velocity",
-    "specific_humidity",
-)
-STATICS = ("geopotential_at_surface", "land_sea_mask")
+TASK = task()
+LIMIT_SECONDS, LIMIT_GIGABYTES = 60.0, 4.0
+_FIELDS = {
+    "2t": "2m_temperature",
+    "skt": "2m_temperature",
+    "10u": "10m_u_component_of_wind",
+    "10v": "10m_v_component_of_wind",
+    "msl": "mean_sea_level_pressure",
+    "lsm": "land_sea_mask",
+    "t": "temperature",
+    "u": "u_component_of_wind",
+    "v": "v_component_of_wind",
+    "w": "vertical_velocity",
+    "q": "specific_humidity",
+    "gh": "geopotential",
+}
 
 
 def main() -> None:
-    """Run the benchmark and print one JSON object."""
+    """Run the benchmark and print one JSON object for each transport."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mirror", type=Path)
+    parser.add_argument("--transport", nargs="+", choices=("http", "s3"), default=("http", "s3"))
     parser.add_argument("--resolution", type=float, default=0.25)
-    parser.add_argument("--onto", type=float, default=0.25)
+    parser.add_argument("--root", help=argparse.SUPPRESS)  # the measured process
+    parser.add_argument("--options", default="{}", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.root is not None:
+        print(json.dumps(_ingest(options.root, json.loads(options.options), options.resolution)))
+        return
     if not options.mirror.is_dir() or not any(options.mirror.iterdir()):
         for init_time in (INIT - STEP, INIT):
-            write_run(options.mirror, init_time, resolution=options.resolution)
-    timings: dict[str, float] = {"fetch": 0.0, "decode_and_regrid": 0.0, "read": 0.0}
-    with TemporaryDirectory() as folder, serving(options.mirror) as server:
-        store, source = ObjectStore(root=folder), OpenData(roots=(server.url,))
-        for valid_time in (INIT - STEP, INIT):
-            names = VARIABLES + (STATICS if valid_time == INIT else ())
-            request = FieldRequest(valid_time=valid_time, variables=names, levels=LEVELS_13)
-            started = time.perf_counter()
-            raw = fetch_analysis(source, request, store)
-            fetched = time.perf_counter()
-            key = regrid_analysis(store, raw, Grid(resolution=options.onto))
-            regridded = time.perf_counter()
-            read_analysis(store, key)
-            timings["fetch"] += fetched - started
-            timings["decode_and_regrid"] += regridded - fetched
-            timings["read"] += time.perf_counter() - regridded
-        requests = len(server.log)
-    usage = {
-        name: resource.getrusage(who)
-        for name, who in (("self", resource.RUSAGE_SELF), ("children", resource.RUSAGE_CHILDREN))
-    }
-    print(
-        json.dumps(
-            {
-                "seconds": {name: round(value, 2) for name, value in timings.items()},
-                "total_seconds": round(sum(timings.values()), 2),
-                "processor_seconds": {k: round(u.ru_utime + u.ru_stime, 2) for k, u in usage.items()},
-                "peak_gigabytes": {k: round(u.ru_maxrss / 1e6, 2) for k, u in usage.items()},
-                "requests": requests,
-            },
-            indent=1,
-        )
+            write_run(
+                options.mirror, init_time, resolution=options.resolution, steps=(0,), fields=_balanced_field
+            )
+    for transport in options.transport:
+        with _served(options.mirror, transport) as (root, storage):
+            print(json.dumps({"transport": transport, **_measure(options, root, storage)}, indent=1))
+
+
+def load_model(settings: ModelSettings, device: object) -> SimpleNamespace:
+    """A loader of a model that is never run: what it takes, and on which grid."""
+    resolution = float(settings.checkpoint)
+    return SimpleNamespace(
+        family="graphcast", task=TASK, grid=Grid(resolution=resolution), description="", sha256="0" * 64
     )
+
+
+def _ingest(root: str, storage: Mapping[str, Any], resolution: float) -> dict[str, Any]:
+    """One cycle, in this process; seconds of its stages."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        settings = Settings(
+            store=StoreSettings(root=str(folder / "store")),
+            run=RunSettings(cache=str(folder / "cache")),
+            sources={
+                "mirror": SourceSettings(
+                    type="open-data", kind="hres", roots=(root,), options={"options": dict(storage)}
+                )
+            },
+            models={
+                "graphcast": ModelSettings(
+                    checkpoint=str(resolution),
+                    statistics=str(write_statistics(folder / "statistics", TASK)),
+                    loader="benchmarks.ingest:load_model",
+                    trained_on="hres",
+                    source="mirror",
+                    steps=1,
+                )
+            },
+        )
+        cycle = Cycle(model="graphcast", init_time=INIT)
+        started = time.perf_counter()
+        prepare_initial_condition(cycle, settings)
+        prepared = time.perf_counter()
+        report = validate_initial_condition(cycle, settings)
+        ended = time.perf_counter()
+    return {
+        "passed": report.passed,
+        "warnings": len(report.warnings),
+        "prepare_seconds": round(prepared - started, 2),
+        "validate_seconds": round(ended - prepared, 2),
+    }
+
+
+def _measure(options: argparse.Namespace, root: str, storage: Mapping[str, Any]) -> dict[str, Any]:
+    """The measured process from its start to its end, its memory sampled all along."""
+    command = [
+        sys.executable, "-m", "benchmarks.ingest", str(options.mirror), "--root", root,
+        "--options", json.dumps(dict(storage)), "--resolution", str(options.resolution),
+    ]  # fmt: skip
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _resident(process.pid))
+        time.sleep(0.05)
+    total = time.perf_counter() - started
+    if process.returncode != 0 or process.stdout is None:
+        raise SystemExit(f"the measured process ended with {process.returncode}")
+    result = json.loads(process.stdout.read().splitlines()[-1])
+    return {
+        **result,
+        "seconds_from_start_to_end": round(total, 2),
+        "peak_gigabytes_of_all_processes": round(peak / 1e9, 2),
+        "within_limits": total < LIMIT_SECONDS and peak / 1e9 < LIMIT_GIGABYTES,
+    }
+
+
+def _resident(pid: int) -> int:
+    """Resident bytes of a process and all below it."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            total += process.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+@contextmanager
+def _served(mirror: Path, transport: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The mirror's root URL and storage options while a process of its own serves it."""
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    serve = _serve_http if transport == "http" else _serve_s3
+    server = multiprocessing.get_context("spawn").Process(target=serve, args=(mirror, there), daemon=True)
+    server.start()
+    try:
+        yield here.recv()
+    finally:
+        here.send("end")
+        server.join()
+
+
+def _serve_http(mirror: Path, pipe: Any) -> None:
+    with serving(mirror) as server:
+        pipe.send((server.url, {}))
+        pipe.recv()
+
+
+def _serve_s3(mirror: Path, pipe: Any) -> None:
+    with S3Server() as server:
+        root = f"s3://{server.new_bucket()}"
+        fsspec.filesystem("s3", **server.options).put(f"{mirror}/", f"{root}/", recursive=True)
+        pipe.send((root, dict(server.options)))
+        pipe.recv()
+
+
+@cache
+def _state(valid_time: datetime, rows: int) -> xr.Dataset:
+    state = synthetic_state(TASK, Grid(resolution=180 / (rows - 1)), init_time=valid_time)
+    return state.sel(time=np.datetime64(valid_time.replace(tzinfo=None), "ns"))
+
+
+def _balanced_field(
+    short_name: str, level: int | None, valid_time: datetime, latitude: np.ndarray, longitude: np.ndarray
+) -> np.ndarray:
+    """A field of the synthetic atmosphere in the mirror's order and units."""
+    state = _state(valid_time, latitude.size)
+    if short_name == "r":  # published, and not read
+        return np.full((latitude.size, longitude.size), 50.0)
+    name = "geopotential_at_surface" if short_name == "z" else _FIELDS[short_name]
+    field = state[name] if level is None else state[name].sel(level=level)
+    rows = np.argsort(np.argsort(latitude))
+    columns = np.argsort(np.argsort(longitude))
+    values = field.values[rows][:, columns].astype(np.float64)
+    return values / STANDARD_GRAVITY if short_name == "gh" else values
 
 
 if __name__ == "__main__":

@@ -135,13 +135,22 @@ def has_analysis(store: ObjectStore, key: str) -> bool:
     return store.exists(f"{key}.json")
 
 
+def analysis_sha256(store: ObjectStore, key: str) -> str:
+    """Checksum of regridded fields as written; they are not read.
+
+    Raises:
+        StoreError: they are not there.
+    """
+    return str(json.loads(store.read(f"{key}.json"))["sha256"])
+
+
 def read_analysis(store: ObjectStore, key: str) -> xr.Dataset:
     """Regridded fields, in memory, compared with their checksum.
 
     Raises:
         StoreError: they are not there, or are not what was written.
     """
-    expected = json.loads(store.read(f"{key}.json"))["sha256"]
+    expected = analysis_sha256(store, key)
     with xr.open_zarr(store.zarr(key, read_only=True), consolidated=False, chunks=None) as opened:
         dataset = opened.load()
     got = dataset_sha256(dataset)

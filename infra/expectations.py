@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from infra.data_docs import make_self_contained
 from infra.validation_report import Finding
 from infra.validation_suites import Check
 
@@ -26,7 +27,7 @@ def run_suite(
         table: as ``field_statistics`` makes it.
         checks: the suite.
         name: of the suite, shown in the Data Docs.
-        docs_folder: where to build Data Docs (static HTML); None leaves them out.
+        docs_folder: where to build Data Docs (static HTML that opens without a network); None leaves them out.
 
     Returns:
         One finding per check and row that fails it, blocking ones first. A check that could not be evaluated
@@ -71,6 +72,8 @@ def run_suite(
         )
     )
     outcome = checkpoint.run(batch_parameters={"dataframe": table})
+    if docs_folder is not None:
+        make_self_contained(docs_folder)
     findings = []
     for result in next(iter(outcome.run_results.values())).results:
         if not result.success:

@@ -30,7 +30,7 @@ def messages(path: Path) -> Iterator[bytes]:
     offset = 0
     while offset < len(data):
         length = message_length(
-            data[offset : offset + 16], where=f"{path} at byte {offset}", rest=data[offset:]
+            data[offset : offset + 16], where=f"{path} at byte {offset}", rest=memoryview(data)[offset:]
         )
         message = data[offset : offset + length]
         check_message(message, where=f"{path} at byte {offset}", length=length)
@@ -42,7 +42,7 @@ def messages(path: Path) -> Iterator[bytes]:
         raise InvalidFieldError(f"{path}: expected GRIB messages, got {len(data)} empty bytes")
 
 
-def message_length(header: bytes, *, where: str, rest: bytes = b"") -> int:
+def message_length(header: bytes, *, where: str, rest: bytes | memoryview = b"") -> int:
     """The length in bytes that a message states in its first 16 bytes.
 
     Args:
@@ -65,7 +65,7 @@ def message_length(header: bytes, *, where: str, rest: bytes = b"") -> int:
     raise InvalidFieldError(f"{where}: expected GRIB edition 1 or 2, got {edition} ({len(header)} bytes)")
 
 
-def _large_edition_1_length(stated: int, message: bytes) -> int:
+def _large_edition_1_length(stated: int, message: bytes | memoryview) -> int:
     offset = 8
     flags = message[offset + 7] if len(message) > offset + 7 else 0
     sections = 1 + bool(flags & 0x80) + bool(flags & 0x40)  # product definition, grid, bitmap

@@ -202,11 +202,21 @@ def store_initial_condition(
 
 def stored_recipe(store: ObjectStore, cycle: Cycle, source: str = "") -> str | None:
     """Fingerprint of the recipe of a cycle's stored initial condition; None if there is no whole one."""
-    key = layout.initial_condition(cycle, source)
-    if not has_analysis(store, key):
+    if not has_analysis(store, layout.initial_condition(cycle, source)):
         return None
+    return str(initial_condition_attributes(store, cycle, source).get("recipe", ""))
+
+
+def initial_condition_attributes(store: ObjectStore, cycle: Cycle, source: str = "") -> dict[str, Any]:
+    """The attributes of a cycle's stored initial condition (cycle, recipe, provenance); no field is read.
+
+    Raises:
+        StoreError: there is none, or it was never completed.
+    """
+    key = layout.initial_condition(cycle, source)
+    _require(store, cycle, key)
     with xr.open_zarr(store.zarr(key, read_only=True), consolidated=False, chunks=None) as opened:
-        return str(opened.attrs.get("recipe", ""))
+        return dict(opened.attrs)
 
 
 def load_initial_condition(store: ObjectStore, cycle: Cycle, source: str = "") -> xr.Dataset:
@@ -216,9 +226,13 @@ def load_initial_condition(store: ObjectStore, cycle: Cycle, source: str = "") -
         StoreError: there is none, it was never completed, or it is not what was written.
     """
     key = layout.initial_condition(cycle, source)
+    _require(store, cycle, key)
+    return read_analysis(store, key)
+
+
+def _require(store: ObjectStore, cycle: Cycle, key: str) -> None:
     if not has_analysis(store, key):
         raise StoreError(f"{cycle}: no complete initial condition at {store.url(key)}")
-    return read_analysis(store, key)
 
 
 def quarantine_initial_condition(store: ObjectStore, cycle: Cycle, *, reason: str, report: str) -> str:

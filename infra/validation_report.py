@@ -56,6 +56,7 @@ class ValidationReport:
         matrix: variable × time: number of blocked and of warned levels, and of levels in all.
         docs_uri: key of the Data Docs' index page; empty if none were built.
         statistics_uri: key of the table of field statistics (CSV).
+        basis: checksum of everything the verdict depends on; a rerun with the same one need not judge again.
     """
 
     cycle: str
@@ -65,6 +66,7 @@ class ValidationReport:
     matrix: tuple[MatrixEntry, ...]
     docs_uri: str = ""
     statistics_uri: str = ""
+    basis: str = ""
 
     @property
     def blocking(self) -> tuple[Finding, ...]:
@@ -97,6 +99,19 @@ class ValidationReport:
         """The report as JSON text."""
         body: dict[str, Any] = asdict(self)
         return json.dumps({"passed": self.passed, **body}, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ValidationReport:
+        """The report that ``to_json`` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: this is no such report, or one of another version.
+        """
+        body: dict[str, Any] = json.loads(text)
+        body.pop("passed")
+        findings = tuple(Finding(**finding) for finding in body.pop("findings"))
+        matrix = tuple(MatrixEntry(**entry) for entry in body.pop("matrix"))
+        return cls(findings=findings, matrix=matrix, **body)
 
 
 @dataclass(frozen=True, kw_only=True)

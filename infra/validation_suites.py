@@ -7,7 +7,6 @@ list of checks of a model family and a source kind. A check either blocks (the c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -103,287 +102,142 @@ def build_suite(family: str, source_kind: str) -> tuple[Check, ...]:
     if family == "gencast":
         checks += _sea_surface()
     # The nature run's sun shines as its daily mean, and its orography is spectrally truncated.
-    checks += _sun_and_mountains("warn" if source_kind == "nature-run" else "block")
+    checks.append(_mountains("warn" if source_kind == "nature-run" else "block"))
     if source_kind != "nature-run":
-        checks.append(_DAILY_CYCLE)
+        checks.append(_daily_cycle())
     return tuple(checks)
 
 
-def _completeness() -> Iterable[Check]:
-    yield Check(
-        name="completeness",
-        severity="block",
-        column="present",
-        equals=True,
-        reason="a variable, level or time is missing",
-    )
-    yield Check(
-        name="grid",
-        severity="block",
-        column="grid_mismatch",
-        empty=True,
-        reason="the fields do not lie on the model's grid",
-    )
-    yield Check(
-        name="time",
-        severity="block",
-        column="time_mismatch",
-        empty=True,
-        reason="the frames are not at the times the model starts from",
-    )
-    yield Check(
-        name="units",
-        severity="block",
-        column="units",
-        equals="expected_units",
-        reason="the units attribute is not the canonical one",
-    )
-    yield Check(
-        name="data kind",
-        severity="block",
-        column="source_kind",
-        equals="trained_on",
-        reason="the weights were trained on another kind of analysis",
-    )
+def _block(name: str, column: str, reason: str, **rule: Any) -> Check:
+    return Check(name=name, severity="block", column=column, reason=reason, **rule)
 
 
-def _values() -> Iterable[Check]:
-    yield Check(
-        name="missing values",
-        severity="block",
-        column="missing_share",
-        maximum=0.0,
-        except_variables=("sea_surface_temperature",),
-        reason="the field has NaN",
-    )
-    yield Check(
-        name="infinite values",
-        severity="block",
-        column="infinite_share",
-        maximum=0.0,
-        reason="the field has infinities",
-    )
-    yield Check(
-        name="fill values",
-        severity="block",
-        column="fill_share",
-        maximum=2e-4,
-        reason="the field has placeholders for missing values",
-    )
-    yield Check(
-        name="zeros",
-        severity="block",
-        column="zero_share",
-        maximum=0.3,
-        variables=(*_WINDS, *_SURFACE_WINDS, "vertical_velocity"),
-        reason="part of the field is blank",
-    )
-    yield Check(
-        name="physical range",
-        severity="block",
-        column="minimum",
-        not_below="lower_limit",
-        reason="below anything found on Earth: wrong units or damage",
-    )
-    yield Check(
-        name="physical range",
-        severity="block",
-        column="maximum",
-        not_above="upper_limit",
-        reason="above anything found on Earth: wrong units or damage",
-    )
+def _warn(name: str, column: str, reason: str, **rule: Any) -> Check:
+    return Check(name=name, severity="warn", column=column, reason=reason, **rule)
 
 
-def _climate() -> Iterable[Check]:
+def _completeness() -> tuple[Check, ...]:
+    # fmt: off
+    return (
+        _block("completeness", "present", "a variable, level or time is missing", equals=True),
+        _block("grid", "grid_mismatch", "the fields do not lie on the model's grid", empty=True),
+        _block("time", "time_mismatch", "the frames are not at the times the model starts from", empty=True),
+        _block("units", "units", "the units attribute is not the canonical one", equals="expected_units"),
+        _block("data kind", "source_kind", "the weights were trained on another kind of analysis",
+               equals="trained_on"),
+    )
+    # fmt: on
+
+
+def _values() -> tuple[Check, ...]:
+    winds = (*_WINDS, *_SURFACE_WINDS, "vertical_velocity")
+    # fmt: off
+    return (
+        _block("missing values", "missing_share", "the field has NaN",
+               maximum=0.0, except_variables=("sea_surface_temperature",)),
+        _block("infinite values", "infinite_share", "the field has infinities", maximum=0.0),
+        _block("fill values", "fill_share", "the field has placeholders for missing values", maximum=2e-4),
+        _block("zeros", "zero_share", "part of the field is blank", maximum=0.3, variables=winds),
+        _block("physical range", "minimum", "below anything found on Earth: wrong units or damage",
+               not_below="lower_limit"),
+        _block("physical range", "maximum", "above anything found on Earth: wrong units or damage",
+               not_above="upper_limit"),
+    )
+    # fmt: on
+
+
+def _climate() -> tuple[Check, ...]:
     """Global mean and spread against the checkpoint's own statistics."""
-    upper_air_moisture = "specific_humidity"
-    for severity, score, low, high in (("block", 2.0, 0.2, 4.0), ("warn", 0.75, 0.45, 1.75)):
-        for variables, excluded, levels in (
-            ((), (upper_air_moisture, *_PRECIPITATION), None),
-            ((upper_air_moisture,), (), (_TROPOSPHERE, 2000)),
-        ):
-            where: dict[str, Any] = {
-                "variables": variables, "except_variables": excluded, "levels": levels, "severity": severity
-            }  # fmt: skip
-            yield Check(
-                name="global mean",
-                column="mean_score",
-                minimum=-score,
-                maximum=score,
-                reason="far from the mean of the data the weights know",
-                **where,
-            )
-            yield Check(
-                name="global spread",
-                column="deviation_ratio",
-                minimum=low,
-                maximum=high,
-                reason="unlike the spread of the data the weights know",
-                **where,
-            )
-    yield Check(
-        name="global mean",
-        severity="block",
-        column="mean_score",
-        minimum=-2.0,
-        maximum=2.0,
-        variables=_PRECIPITATION,
-        reason="far from the mean of the data the weights know",
+    mean, spread = (
+        "far from the mean of the data the weights know",
+        "unlike the spread of the data the weights know",
     )
-    yield Check(
-        name="global mean",
-        severity="warn",
-        column="mean_score",
-        minimum=-8.0,
-        maximum=8.0,
-        variables=(upper_air_moisture,),
-        levels=(1, _TROPOSPHERE - 1),
-        reason="far from the mean of the data the weights know",
+    most: dict[str, Any] = {"except_variables": ("specific_humidity", *_PRECIPITATION)}
+    moisture: dict[str, Any] = {"variables": ("specific_humidity",), "levels": (_TROPOSPHERE, 2000)}
+    high_moisture: dict[str, Any] = {"variables": ("specific_humidity",), "levels": (1, _TROPOSPHERE - 1)}
+    precipitation: dict[str, Any] = {"variables": _PRECIPITATION}
+    # fmt: off
+    return (
+        _block("global mean", "mean_score", mean, minimum=-2.0, maximum=2.0, **most),
+        _block("global spread", "deviation_ratio", spread, minimum=0.2, maximum=4.0, **most),
+        _block("global mean", "mean_score", mean, minimum=-2.0, maximum=2.0, **moisture),
+        _block("global spread", "deviation_ratio", spread, minimum=0.2, maximum=4.0, **moisture),
+        _warn("global mean", "mean_score", mean, minimum=-0.75, maximum=0.75, **most),
+        _warn("global spread", "deviation_ratio", spread, minimum=0.45, maximum=1.75, **most),
+        _warn("global mean", "mean_score", mean, minimum=-0.75, maximum=0.75, **moisture),
+        _warn("global spread", "deviation_ratio", spread, minimum=0.45, maximum=1.75, **moisture),
+        _block("global mean", "mean_score", mean, minimum=-2.0, maximum=2.0, **precipitation),
+        _warn("global mean", "mean_score", mean, minimum=-8.0, maximum=8.0, **high_moisture),
     )
+    # fmt: on
 
 
-def _changes() -> Iterable[Check]:
-    yield Check(
-        name="repeated field",
-        severity="block",
-        column="repeats",
-        empty=True,
-        except_variables=(*_SLOW, *_PRECIPITATION),
-        reason="the field is the same, bit for bit, as at an earlier time: stale data",
+def _changes() -> tuple[Check, ...]:
+    """From the first frame to the second."""
+    change = "the change since the frame before is not that of one model step"
+    most: dict[str, Any] = {"except_variables": (*_SLOW, *_PRECIPITATION, "specific_humidity")}
+    moisture: dict[str, Any] = {"variables": ("specific_humidity",), "levels": (_TROPOSPHERE, 2000)}
+    # fmt: off
+    return (
+        _block("repeated field", "repeats",
+               "the field is the same, bit for bit, as at an earlier time: stale data",
+               empty=True, except_variables=(*_SLOW, *_PRECIPITATION)),
+        _block("step-to-step change", "change_ratio", change, minimum=0.05, maximum=5.0, **most),
+        _block("step-to-step change", "change_ratio", change, minimum=0.05, maximum=5.0, **moisture),
+        _warn("step-to-step change", "change_ratio", change, minimum=0.3, maximum=2.5, **most),
+        _warn("step-to-step change", "change_ratio", change, minimum=0.3, maximum=2.5, **moisture),
+        _block("missing values", "missing_changed_share",
+               "missing points came or went between the frames", maximum=0.0),
     )
-    bands: tuple[tuple[Severity, float, float], ...] = (("block", 0.05, 5.0), ("warn", 0.3, 2.5))
-    for severity, low, high in bands:
-        for variables, excluded, levels in (
-            ((), (*_SLOW, *_PRECIPITATION, "specific_humidity"), None),
-            (("specific_humidity",), (), (_TROPOSPHERE, 2000)),
-        ):
-            yield Check(
-                name="step-to-step change",
-                severity=severity,
-                column="change_ratio",
-                minimum=low,
-                maximum=high,
-                variables=variables,
-                except_variables=excluded,
-                levels=levels,
-                reason="the change since the frame before is not that of one model step",
-            )
-    yield Check(
-        name="missing values",
-        severity="block",
-        column="missing_changed_share",
-        maximum=0.0,
-        reason="missing points came or went between the frames",
-    )
+    # fmt: on
 
 
-def _relations() -> Iterable[Check]:
+def _relations() -> tuple[Check, ...]:
     """Between fields."""
-    yield Check(
-        name="hydrostatic balance",
-        severity="block",
-        column="hydrostatic_deviation",
-        not_above="hydrostatic_deviation_limit",
-        reason="thickness and temperature disagree",
+    troposphere = (100, 2000)
+    # fmt: off
+    return (
+        _block("hydrostatic balance", "hydrostatic_deviation", "thickness and temperature disagree",
+               not_above="hydrostatic_deviation_limit"),
+        _block("hydrostatic balance", "hydrostatic_bias", "too thick for the temperature: units",
+               not_above="hydrostatic_bias_upper_limit"),
+        _block("hydrostatic balance", "hydrostatic_bias", "too thin for the temperature: units",
+               not_below="hydrostatic_bias_lower_limit"),
+        _block("hydrostatic balance", "thickness_correlation",
+               "temperature and geopotential are not of the same weather", minimum=0.5, levels=troposphere),
+        _block("pressure levels", "descending_share", "geopotential does not increase upwards", maximum=0.0),
+        _block("geostrophic balance", "geostrophic_correlation",
+               "the wind does not belong to the pressure field: swapped components, a wrong sign, "
+               "reversed latitude or shifted longitude", minimum=0.4),
+        _block("surface wind", "surface_wind_correlation",
+               "the 10 m wind does not belong to the wind above it", minimum=0.4),
+        _warn("zonal mean wind", "zonal_mean_strength",
+              "a mean northward wind round the globe: swapped components?",
+              maximum=5.0, variables=("v_component_of_wind",), levels=troposphere),
+        _warn("seam", "meridian_seam", "a jump across a meridian: wrongly joined halves?", maximum=6.0),
+        _block("geography", "landmark_agreement",
+               "continents and oceans are not where they belong: shifted or reversed coordinates",
+               minimum=0.9),
     )
-    yield Check(
-        name="hydrostatic balance",
-        severity="block",
-        column="hydrostatic_bias",
-        not_above="hydrostatic_bias_upper_limit",
-        reason="too thick for the temperature: units",
-    )
-    yield Check(
-        name="hydrostatic balance",
-        severity="block",
-        column="hydrostatic_bias",
-        not_below="hydrostatic_bias_lower_limit",
-        reason="too thin for the temperature: units",
-    )
-    yield Check(
-        name="hydrostatic balance",
-        severity="block",
-        column="thickness_correlation",
-        minimum=0.5,
-        levels=(100, 2000),
-        reason="temperature and geopotential are not of the same weather",
-    )
-    yield Check(
-        name="pressure levels",
-        severity="block",
-        column="descending_share",
-        maximum=0.0,
-        reason="geopotential does not increase upwards",
-    )
-    yield Check(
-        name="geostrophic balance",
-        severity="block",
-        column="geostrophic_correlation",
-        minimum=0.4,
-        reason="the wind does not belong to the pressure field: swapped components, a wrong sign, "
-        "reversed latitude or shifted longitude",
-    )
-    yield Check(
-        name="surface wind",
-        severity="block",
-        column="surface_wind_correlation",
-        minimum=0.4,
-        reason="the 10 m wind does not belong to the wind above it",
-    )
-    yield Check(
-        name="zonal mean wind",
-        severity="warn",
-        column="zonal_mean_strength",
-        maximum=5.0,
-        variables=("v_component_of_wind",),
-        levels=(100, 2000),
-        reason="a mean northward wind round the globe: swapped components?",
-    )
-    yield Check(
-        name="seam",
-        severity="warn",
-        column="meridian_seam",
-        maximum=6.0,
-        reason="a jump across a meridian: wrongly joined halves?",
-    )
-    yield Check(
-        name="geography",
-        severity="block",
-        column="landmark_agreement",
-        minimum=0.9,
-        reason="continents and oceans are not where they belong: shifted or reversed coordinates",
+    # fmt: on
+
+
+def _sea_surface() -> tuple[Check, ...]:
+    """Coarse coasts and lakes differ by a few per cent; half a turn or a reversal by more than twenty."""
+    reason = "sea surface temperature is not missing over land and only there"
+    return (
+        _block("sea mask", "mask_mismatch_share", reason, maximum=0.08),
+        _warn("sea mask", "mask_mismatch_share", reason, maximum=0.04),
     )
 
 
-def _sea_surface() -> Iterable[Check]:
-    # Coarse coasts and lakes differ by a few per cent; half a turn or a reversal by more than twenty.
-    yield Check(
-        name="sea mask",
-        severity="block",
-        column="mask_mismatch_share",
-        maximum=0.08,
-        reason="sea surface temperature is not missing over land and only there",
-    )
-    yield Check(
-        name="sea mask",
-        severity="warn",
-        column="mask_mismatch_share",
-        maximum=0.04,
-        reason="sea surface temperature is not missing over land and only there",
+def _mountains(severity: Severity) -> Check:
+    reason = "mountains are not colder than the lowlands around: shifted or reversed fields"
+    return Check(
+        name="geography", severity=severity, column="elevation_correlation", maximum=-0.2, reason=reason
     )
 
 
-def _sun_and_mountains(severity: Severity) -> Iterable[Check]:
-    yield Check(
-        name="geography",
-        severity=severity,
-        column="elevation_correlation",
-        maximum=-0.2,
-        reason="mountains are not colder than the lowlands around: shifted or reversed fields",
-    )
-
-
-_DAILY_CYCLE = Check(
-    name="daily cycle", severity="warn", column="diurnal_phase_error", minimum=-4.0, maximum=4.0,
-    reason="the land does not warm with the sun: another hour's fields, or shifted ones",
-)  # fmt: skip
+def _daily_cycle() -> Check:
+    reason = "the land does not warm with the sun: another hour's fields, or shifted ones"
+    return _warn("daily cycle", "diurnal_phase_error", reason, minimum=-4.0, maximum=4.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -42,7 +43,7 @@ def parity_dir() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep Prefect's database, caches and settings of the person who runs the tests out of the tests."""
     home = tmp_path_factory.mktemp("home")
     for name in [name for name in os.environ if name.startswith("FOLDCAST_") and name != "FOLDCAST_SHARED"]:
@@ -51,6 +52,9 @@ def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.update(NO_TELEMETRY)
     os.environ["MPLBACKEND"] = "agg"
     os.environ["MPLCONFIGDIR"] = str(home / "matplotlib")
+    yield
+    # At the interpreter's end Prefect logs that it stops its server, into a stream that pytest has closed.
+    logging.raiseExceptions = False
 
 
 @pytest.fixture(autouse=True)

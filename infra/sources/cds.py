@@ -35,6 +35,8 @@ _CDS_NAMES = {
     **dict.fromkeys(_ACCUMULATIONS, "total_precipitation"),
 }
 _POLL_SECONDS = 10.0
+_UNDER_WAY = ("accepted", "running")
+"""States of a job that will change; the others are successful, failed, rejected, dismissed and deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,7 @@ class Cds:
         )
         url = f"{base}/jobs/{job.get('jobID')}"
         deadline = self.clock() + self.longest_wait.total_seconds()
-        while (status := str(job.get("status"))) not in ("successful", "failed", "rejected", "dismissed"):
+        while (status := str(job.get("status"))) in _UNDER_WAY:
             if self.clock() > deadline:
                 raise TransientSourceError(f"{url}: still {status} after {self.longest_wait}")
             self.pause(_POLL_SECONDS)

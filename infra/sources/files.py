@@ -19,7 +19,8 @@ import xarray as xr
 
 from infra.errors import InvalidFieldError, MissingDataError, TransientSourceError
 from infra.field_files import read_fields
-from infra.grib_field import Header, header, opened
+from infra.grib_field import Header
+from infra.grib_headers import header_reader
 from infra.grib_messages import fields, messages
 from infra.grib_parameters import ACCUMULATED_PRECIPITATION, RELATIVE_HUMIDITY
 from infra.humidity import HUMIDITY_RULE
@@ -184,13 +185,13 @@ def _wanted_messages(path: Path, request: FieldRequest) -> Iterator[tuple[bytes,
         names |= {RELATIVE_HUMIDITY, "temperature"}
     if names & set(_HOURLY):
         names.add(ACCUMULATED_PRECIPITATION)
-    for index, message in enumerate(messages(path)):
-        where = f"{path}, message {index + 1}"
-        for single in fields(message, where=where):
-            with opened(single, where=where) as handle:
-                found = header(handle)
-            if found.parameter is not None and found.parameter.name in names and _timely(found, request):
-                yield single, found
+    with header_reader() as headers:
+        for index, message in enumerate(messages(path)):
+            where = f"{path}, message {index + 1}"
+            for single in fields(message, where=where):
+                found = headers.read(single, where=where)
+                if found.parameter is not None and found.parameter.name in names and _timely(found, request):
+                    yield single, found
 
 
 def _timely(found: Header, request: FieldRequest) -> bool:

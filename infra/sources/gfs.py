@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import InvalidFieldError, MissingDataError
+from infra.grib_messages import message_length
 from infra.humidity import HUMIDITY_RULE
 from infra.retry import RetryPolicy
 from infra.sources.indexed_grib import IndexedMessage, Mirrors
@@ -45,6 +46,9 @@ _ON_LEVELS = {
     "specific_humidity": (("SPFH", ("q",)),),
 }
 _HUMIDITY_FROM_RELATIVE = (("RH", ("r",)), ("TMP", ("t",)))
+_LONGEST_INDICATOR = 16
+"""Bytes of section 0, which state the length of a message."""
+
 _PRECIPITATION = {"total_precipitation_6hr": 6, "total_precipitation_12hr": 12}
 
 
@@ -89,7 +93,7 @@ class Gfs:
         )
 
     def available(self, request: FieldRequest) -> Availability:
-        """Whether the inventories list everything."""
+        """Whether the inventories list everything and the files are whole."""
         return self._mirrors.available(lambda root, remote: self._messages(root, remote, request))
 
     def fetch(self, request: FieldRequest, folder: Path) -> tuple[RawFile, ...]:
@@ -160,7 +164,7 @@ def _wanted(name: str, levels: Sequence[int], inventory: _Inventory) -> list[_Wa
         return [((parameter, level_text), None, short_names)]
     pieces: list[_Wanted] = []
     for level in levels if VARIABLES[name].on_levels else ():
-        recipe = _ON_LEVELS[name]
+        recipe: tuple[tuple[str, tuple[str, ...]], ...] = _ON_LEVELS[name]
         if name == "specific_humidity" and ("SPFH", f"{level} mb") not in inventory:
             recipe = _HUMIDITY_FROM_RELATIVE
         pieces += [((parameter, f"{level} mb"), level, short_names) for parameter, short_names in recipe]
@@ -179,11 +183,21 @@ def _read_inventory(root: str, remote: Remote, path: str, retry: RetryPolicy) ->
     if not entries:
         raise MissingDataError(f"{url}: the inventory is empty")
     starts = sorted({offset for offset, _, _ in entries})
-    end = retry.run(lambda: remote.size(f"{root}/{path}"))
-    if end <= starts[-1]:
-        raise MissingDataError(f"{root}/{path}: expected more than {starts[-1]} bytes, there are {end} yet")
+    end = _end(f"{root}/{path}", remote, starts[-1], retry)
     following = dict(zip(starts, [*starts[1:], end]))
     inventory: dict[tuple[str, str], tuple[int, int]] = {}
     for offset, parameter, level in entries:  # APCP comes twice: the bucket, then since the start
         inventory.setdefault((parameter, level), (offset, following[offset] - offset))
     return inventory
+
+
+def _end(url: str, remote: Remote, last: int, retry: RetryPolicy) -> int:
+    """Where the last message of a file ends; the inventory names its start alone."""
+    size = retry.run(lambda: remote.size(url))
+    if size < last + _LONGEST_INDICATOR:
+        raise MissingDataError(f"{url}: expected more than {last} bytes, there are {size} yet")
+    start = retry.run(lambda: b"".join(remote.stream(url, start=last, length=_LONGEST_INDICATOR)))
+    end = last + message_length(start, where=f"{url} at byte {last}")
+    if size < end:
+        raise MissingDataError(f"{url}: expected {end} bytes, there are {size} yet")
+    return end

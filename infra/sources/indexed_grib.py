@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.errors import FoldcastError, InvalidFieldError, MissingDataError, TransientSourceError
-from infra.grib_field import Header, header, opened
+from infra.grib_field import Header
+from infra.grib_headers import HeaderReader, header_reader
 from infra.grib_messages import check_message, fields
 from infra.retry import RetryPolicy
 from infra.sources.remote import Remote, open_remote
@@ -54,8 +55,13 @@ class IndexedMessage:
         """The beginning of the name of the file it is kept in; unique to field, place and length."""
         return f"{self.label}-{self.offset}-{self.length}"
 
-    def check(self, message: bytes, *, where: str) -> None:
+    def check(self, message: bytes, headers: HeaderReader, *, where: str) -> None:
         """Refuse anything but this whole message.
+
+        Args:
+            message: the bytes that came.
+            headers: reads what they say.
+            where: for the error message.
 
         Raises:
             InvalidFieldError: says what the index promised and what came.
@@ -63,10 +69,7 @@ class IndexedMessage:
         check_message(message, where=where, length=self.length)
         if not self.short_names:
             return
-        found: list[Header] = []
-        for single in fields(message, where=where):
-            with opened(single, where=where) as handle:
-                found.append(header(handle))
+        found = [headers.read(single, where=where) for single in fields(message, where=where)]
         if not any(self._matches(each) for each in found):
             at = "" if self.level is None else f" at {self.level}"
             when = "" if self.valid_time is None else f", valid {self.valid_time:%Y-%m-%dT%HZ}"
@@ -158,9 +161,9 @@ class Mirrors:
         return self.first(from_one)
 
     def _bring(self, root: str, remote: Remote, folder: Path, absent: Sequence[IndexedMessage]) -> None:
-        with ThreadPoolExecutor(max_workers=self.parallel) as pool:
+        with header_reader() as headers, ThreadPoolExecutor(max_workers=self.parallel) as pool:
             running = [
-                pool.submit(self.retry.run, _RangeReader(root, remote, folder, tuple(run)))
+                pool.submit(self.retry.run, _RangeReader(root, remote, folder, tuple(run), headers))
                 for run in merge(absent)
             ]
             done, waiting = wait(running, return_when=FIRST_EXCEPTION)
@@ -197,6 +200,7 @@ class _RangeReader:
     remote: Remote
     folder: Path
     messages: tuple[IndexedMessage, ...]
+    headers: HeaderReader
 
     def __call__(self) -> None:
         left = [message for message in self.messages if _kept(self.folder, message) is None]
@@ -206,7 +210,7 @@ class _RangeReader:
         start, end = left[0].offset, left[-1].offset + left[-1].length
         pieces = self.remote.stream(url, start=start, length=end - start)
         for message, data in _split(pieces, left):
-            message.check(data, where=f"{url}, {message.label} at byte {message.offset}")
+            message.check(data, self.headers, where=f"{url}, {message.label} at byte {message.offset}")
             _keep(self.folder, message, data)
 
 

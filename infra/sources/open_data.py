@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ class OpenData:
         for message in messages:
             ends[message.path] = max(ends.get(message.path, 0), message.offset + message.length)
         for path, end in ends.items():
-            size = self.retry.run(lambda url=f"{root}/{path}": remote.size(url))
+            size = self.retry.run(partial(remote.size, f"{root}/{path}"))
             if size < end:
                 raise MissingDataError(f"{root}/{path}: expected at least {end} bytes, there are {size} yet")
         return messages

@@ -76,3 +76,8 @@ def test_json_carries_the_verdict_and_every_finding() -> None:
     assert body["matrix"][0] == {
         "variable": "temperature", "time": "2026-01-01T18Z", "blocked": 0, "warned": 0, "levels": 2
     }  # fmt: skip
+
+
+def test_a_report_comes_back_from_json() -> None:
+    written = report(COLD, ODD)
+    assert ValidationReport.from_json(written.to_json()) == written

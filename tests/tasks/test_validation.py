@@ -15,6 +15,7 @@ from infra import layout
 from infra.errors import StoreError, ValidationFailedError
 from infra.initial_conditions import load_initial_condition
 from infra.validation_report import Finding, MatrixEntry, ValidationReport
+from infra.validation_suites import build_suite
 from model.cycle import Cycle
 from tasks import initial_conditions, validation
 from tasks.initial_conditions import prepare_initial_condition
@@ -86,11 +87,10 @@ def test_a_damaged_one_is_quarantined_with_the_reason_and_an_event(
 
 def only_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave one check of the suite: a whole suite takes seconds."""
-    whole = validation.build_suite
     monkeypatch.setattr(
         validation,
         "build_suite",
-        lambda family, kind: tuple(check for check in whole(family, kind) if check.name == name),
+        lambda family, kind: tuple(check for check in build_suite(family, kind) if check.name == name),
     )
 
 
@@ -101,6 +101,33 @@ def test_weights_for_another_analysis_do_not_run(
     settings = judged(tmp_path, monkeypatch, trained_on="hres")
     with pytest.raises(ValidationFailedError, match=r"data kind: .*equal to trained_on \(hres\), got era5"):
         validate_initial_condition(CYCLE, settings)
+
+
+def test_the_same_fields_are_not_judged_twice_by_the_same_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: Events, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only_check("missing values", monkeypatch)
+    settings = judged(tmp_path, monkeypatch)
+    first = validate_initial_condition(CYCLE, settings)
+    shown = capsys.readouterr().out
+    judgements: list[str] = []
+    judge = validation.judge
+
+    def counted(*arguments: object, **options: object) -> ValidationReport:
+        judgements.append("once more")
+        return judge(*arguments, **options)
+
+    monkeypatch.setattr(validation, "judge", counted)
+    assert validate_initial_condition(CYCLE, settings) == first
+    assert capsys.readouterr().out == shown
+    assert judgements == []
+    only_check("grid", monkeypatch)  # other rules
+    validate_initial_condition(CYCLE, settings)
+    assert judgements == ["once more"]
+    store = settings.store.open()
+    store.write(layout.validation(CYCLE, "report.json"), b"{")  # a damaged report counts as none
+    validate_initial_condition(CYCLE, settings)
+    assert len(judgements) == 2
 
 
 def test_the_previous_cycles_fields_are_recognised_under_new_times(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+
+import numpy as np
 
 from tests.tools.grib_fields import LEVELS, axes, message, weather
 
 SURFACE = ("2t", "10u", "10v", "msl", "skt", "lsm", "z")
 ON_LEVELS = ("t", "u", "v", "w", "q", "gh", "r")
+
+Fields = Callable[[str, int | None, datetime, np.ndarray, np.ndarray], np.ndarray]
+"""(short name, level, valid time, latitude, longitude) → values, like ``grib_fields.weather``."""
 
 
 def run_folder(init_time: datetime, stream: str = "oper") -> str:
@@ -28,6 +33,7 @@ def write_run(
     surface: Iterable[str] = SURFACE,
     on_levels: Iterable[str] = ON_LEVELS,
     stream: str = "oper",
+    fields: Fields = weather,
 ) -> None:
     """One run: step 0 with everything, later steps with precipitation between unwanted neighbours."""
     folder = root / run_folder(init_time, stream)
@@ -43,7 +49,7 @@ def write_run(
         offset = 0
         with open(folder / f"{name}.grib2", "wb") as data, open(folder / f"{name}.index", "w") as index:
             for short_name, level in wanted:
-                values = weather(short_name, level, valid_time, latitude, longitude)
+                values = fields(short_name, level, valid_time, latitude, longitude)
                 raw = message(
                     short_name, values, latitude, longitude, init_time=init_time, level=level, step=step
                 )

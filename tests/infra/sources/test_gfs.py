@@ -103,6 +103,19 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
     assert not source.available(request).complete
 
 
+@pytest.mark.parametrize("kept", [0.4, 0.999])
+def test_a_file_still_being_written_is_not_complete(root: Path, tmp_path: Path, kept: float) -> None:
+    (file,) = root.glob("gfs.20260101/06/atmos/*.f000")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
+    request = FieldRequest(valid_time=INIT, variables=("geopotential",), levels=(500,))
+    source = Gfs(roots=(str(root),), retry=NO_WAIT)
+    (reason,) = source.available(request).missing
+    assert f"there are {int(kept * len(whole))} yet" in reason
+    file.write_bytes(whole)
+    assert source.available(request).complete
+
+
 def test_mislabelled_winds_are_refused(root: Path, tmp_path: Path) -> None:
     # As once published: what the inventory calls UGRD holds the vertical velocity.
     write(root, INIT, 0, [("UGRD", "500 mb", raw("w", 500)), ("VGRD", "500 mb", raw("u", 500))])
