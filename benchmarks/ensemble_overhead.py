@@ -35,7 +35,7 @@ from model.deepmind_format import Example, read_example
 from model.forecaster import Forecaster, load_forecaster
 from model.rollout.rng import base_key, member_key
 from model.rollout.state import RolloutState
-from tasks.rollout import RolloutOptions, RolloutProgress, compute_members
+from tasks.rollout import BlockRollout, RolloutOptions, RolloutProgress
 
 
 def main() -> None:
@@ -147,8 +147,8 @@ def _stream(
             members=1,
             steps=steps,
         )
-        compute_members(
-            [forecaster],
+        block = BlockRollout(
+            forecasters=[forecaster],
             store=store,
             description=description,
             members=[0],
@@ -158,6 +158,7 @@ def _stream(
             options=RolloutOptions(checkpoint_every=checkpoint_every),
             progress=progress,
         )
+        block.run()
 
 
 def _start(example: Example, forecaster: Forecaster, member: int) -> RolloutState:

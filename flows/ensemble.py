@@ -7,7 +7,9 @@ after its own death it goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -19,25 +21,22 @@ from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
-from flows.members import run_block
+from flows.members import prepare_block
 from infra import layout
-from infra.dataset_checksum import dataset_sha256
-from infra.errors import FoldcastError, IncompleteCycleError
 from infra.events import raise_event
 from infra.forecast_store import create_forecast_store
 from infra.initial_conditions import load_initial_condition
 from infra.manifests import RunDescription
 from infra.settings import Settings, load_settings
-from infra.version import code_version
 from model.cycle import Block, Cycle, parse_init_time, plan_blocks
 from model.task import TaskConfig
-from tasks.blocks import BlockRefusedError, HandOut, compute_block_elsewhere
+from tasks.blocks import BlockRefusedError, HandOut, compute_block_elsewhere, is_complete
 from tasks.gather import Gathered, gather_members, require_enough, save_ensemble_manifest
-from tasks.model_identity import ModelIdentity, model_identity
-from tasks.models import cache_folder, statistics_sha256
-from tasks.perturbations import describe_perturbation
+from tasks.model_identity import model_identity
+from tasks.models import cache_folder
 from tasks.report_progress import load_shown
-from tasks.rollout import LoadedModels, ProgressCallback
+from tasks.rollout import BlockRollout, LoadedModels, ProgressCallback
+from tasks.run_description import describe_run
 from tasks.run_plan import load_fitting_models
 
 _LOAD_SECONDS = 60.0
@@ -93,7 +92,12 @@ def forecast_ensemble(
     members, steps = members or model.members, steps or model.steps
     store = settings.store.open()
     identity = model_identity(model, cache=cache_folder(settings))
-    description = describe_run(cycle, settings, identity)
+    description = describe_run(
+        cycle,
+        settings,
+        model_sha256=identity.sha256,
+        initial_condition=load_initial_condition(store, cycle),
+    )
     description.save(store)
     create_forecast_store(
         store,
@@ -110,6 +114,12 @@ def forecast_ensemble(
     def compute(numbers: Sequence[int], *, repair: bool = False) -> dict[int, str]:
         blocks = plan_blocks(numbers, block_size=model.block_size)
         if settings.run.submission == "in-process":
+            if not repair:
+                blocks = tuple(
+                    b
+                    for b in blocks
+                    if not is_complete(store, cycle, run=description.run, members=b.members, steps=steps)
+                )
             return _compute_here(cycle, description.run, blocks, steps, settings, load, progress)
         verified = None
         if repair:
@@ -125,18 +135,15 @@ def forecast_ensemble(
         )
         return _compute_elsewhere(cycle, description.run, blocks, steps, settings, how, verified)
 
-    failures = compute(range(members))
-    gathered = _gather(settings, description, identity.task, range(members), steps, failures)
-    damaged = [member for member in gathered.problems if member not in failures]
-    if damaged:
-        failures |= compute(damaged, repair=True)
+    with _event_if_given_up(cycle, description.run):
+        failures = compute(range(members))
         gathered = _gather(settings, description, identity.task, range(members), steps, failures)
-    save_ensemble_manifest(store, description, gathered, steps=steps)
-    try:
+        damaged = [member for member in gathered.problems if member not in failures]
+        if damaged:
+            failures |= compute(damaged, repair=True)
+            gathered = _gather(settings, description, identity.task, range(members), steps, failures)
+        save_ensemble_manifest(store, description, gathered, steps=steps)
         require_enough(gathered, cycle, members=members, require=model.require)
-    except IncompleteCycleError as error:
-        raise_event("incomplete", cycle, run=description.run, reason=str(error))
-        raise
     return EnsembleResult(
         cycle=cycle,
         run=description.run,
@@ -161,24 +168,13 @@ def ensemble(model: str, init_time: str, members: int | None = None, steps: int 
     forecast_ensemble(cycle, load_settings(), members=members, steps=steps)
 
 
-def describe_run(cycle: Cycle, settings: Settings, identity: ModelIdentity) -> RunDescription:
-    """Everything that will decide a value of this run."""
-    model = settings.configured_model(cycle.model)
-    key = layout.initial_condition(cycle)
-    initial_condition = load_initial_condition(settings.store.open(), cycle)
-    return RunDescription(
-        cycle=cycle,
-        model_sha256=identity.sha256,
-        statistics_sha256=statistics_sha256(model, cache=cache_folder(settings)),
-        initial_condition=key,
-        initial_condition_sha256=dataset_sha256(initial_condition),
-        seed=model.seed,
-        rng=model.rng,
-        precision=model.precision,
-        attention=model.attention,
-        perturbation=describe_perturbation(cycle, settings),
-        code_version=code_version(),
-    )
+@contextmanager
+def _event_if_given_up(cycle: Cycle, run: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise_event("incomplete", cycle, run=run, reason=f"{type(error).__name__}: {error}")
+        raise
 
 
 def _gather(
@@ -210,10 +206,13 @@ def _compute_here(
     load: Callable[[], LoadedModels],
     progress: ProgressCallback | None,
 ) -> dict[int, str]:
-    """Blocks one after the other in this process; in a flow each is a task that the UI shows."""
+    """Blocks one after the other in this process, the next one prepared while the device has this one.
 
-    def compute(block: Block) -> None:
-        run_block(
+    In a flow each is a task that the UI shows.
+    """
+
+    def prepare(block: Block) -> BlockRollout:
+        return prepare_block(
             cycle,
             run=run,
             members=block.members,
@@ -223,17 +222,26 @@ def _compute_here(
             progress=progress,
         )
 
+    def compute(prepared: Future[BlockRollout]) -> None:
+        prepared.result().run()
+
     failures: dict[int, str] = {}
-    for block in blocks:
-        try:
-            if FlowRunContext.get() is None:
-                compute(block)
-            else:
-                task(compute, name=f"block-{block.index}", cache_policy=NO_CACHE, persist_result=False)(block)
-        except FoldcastError as error:
-            if settings.configured_model(cycle.model).require == "all":
-                raise
-            failures |= dict.fromkeys(block.members, str(error))
+    with ThreadPoolExecutor(1, "next-block") as ahead:
+        upcoming = [ahead.submit(prepare, block) for block in blocks[:1]]
+        for number, block in enumerate(blocks):
+            prepared = upcoming.pop()
+            upcoming += [ahead.submit(prepare, following) for following in blocks[number + 1 : number + 2]]
+            try:
+                if FlowRunContext.get() is None:
+                    compute(prepared)
+                else:
+                    task(compute, name=f"block-{block.index}", cache_policy=NO_CACHE, persist_result=False)(
+                        prepared
+                    )
+            except Exception as error:
+                if settings.configured_model(cycle.model).require == "all":
+                    raise
+                failures |= dict.fromkeys(block.members, f"{type(error).__name__}: {error}")
     return failures
 
 

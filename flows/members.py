@@ -11,17 +11,20 @@ from collections.abc import Callable, Sequence
 from prefect import flow
 
 from infra import layout
-from infra.dataset_checksum import dataset_sha256
-from infra.errors import CheckpointMismatchError
 from infra.initial_conditions import load_initial_condition
 from infra.manifests import MemberManifest, load_run_description
 from infra.settings import Settings, load_settings
+from infra.watchdog import Watchdog
 from model.cycle import Cycle, parse_init_time
-from tasks.models import cache_folder, member_starter, statics_of, statistics_sha256
-from tasks.perturbations import member_conditions
+from tasks.models import member_starter, statics_of
+from tasks.perturbations import member_conditions, member_parameters
 from tasks.report_progress import reported
-from tasks.rollout import LoadedModels, ProgressCallback, RolloutOptions, compute_members
+from tasks.rollout import BlockRollout, LoadedModels, ProgressCallback, RolloutOptions
+from tasks.run_description import describe_run, require_same
 from tasks.run_plan import load_fitting_models
+
+_PREPARING_ALLOWANCE = 2.0
+"""Reaching the devices, loading the model and the first initial conditions, against the limit of a step."""
 
 
 def run_block(
@@ -33,9 +36,33 @@ def run_block(
     settings: Settings,
     load: Callable[[], LoadedModels] | None = None,
     progress: ProgressCallback | None = None,
-    watched: bool = False,
+    watchdog: Watchdog | None = None,
 ) -> tuple[MemberManifest, ...]:
-    """Compute a block's members, each from where it stopped.
+    """Compute a block's members, each from where it stopped; as ``prepare_block``, then ``run``."""
+    return prepare_block(
+        cycle,
+        run=run,
+        members=members,
+        steps=steps,
+        settings=settings,
+        load=load,
+        progress=progress,
+        watchdog=watchdog,
+    ).run()
+
+
+def prepare_block(
+    cycle: Cycle,
+    *,
+    run: str,
+    members: Sequence[int],
+    steps: int,
+    settings: Settings,
+    load: Callable[[], LoadedModels] | None = None,
+    progress: ProgressCallback | None = None,
+    watchdog: Watchdog | None = None,
+) -> BlockRollout:
+    """Everything of a block but the computation: checks, open work, the first members' initial states.
 
     Args:
         cycle: the cycle.
@@ -45,46 +72,43 @@ def run_block(
         settings: the store, and how this worker runs the model.
         load: gives the model on each local device; default: loads it, if this machine can hold it.
         progress: called after every step.
-        watched: whether the process ends itself when a step makes no progress within the model's limit.
+        watchdog: ends the process when preparing, a step or a write makes no progress; None: nothing does.
 
     Raises:
-        CheckpointMismatchError: this worker's model or the stored initial condition is not the run's.
+        CheckpointMismatchError: this worker would compute other values than the run was planned with: another
+            model, configuration, code or initial condition.
         DoesNotFitError: this machine lacks the memory; the message names settings that would fit.
         StoreError: the run's description or initial condition is missing.
         TransientSourceError: the store kept failing.
     """
     store = settings.store.open()
     model = settings.configured_model(cycle.model)
-    description = load_run_description(store, cycle, run)
-    initial_condition = load_initial_condition(store, cycle)
-    found = dataset_sha256(initial_condition)
-    if found != description.initial_condition_sha256:
-        raise CheckpointMismatchError(
-            f"{cycle}: run {run} starts from initial condition {description.initial_condition_sha256[:12]}…, "
-            f"the stored one is {found[:12]}…"
+    watchdog = watchdog or Watchdog(None)
+    with watchdog.watching("preparing", allowance=_PREPARING_ALLOWANCE):
+        description = load_run_description(store, cycle, run)
+        initial_condition = load_initial_condition(store, cycle)
+        models = load() if load is not None else load_fitting_models(cycle.model, settings)
+        own = describe_run(
+            cycle, settings, model_sha256=models[0].sha256, initial_condition=initial_condition
         )
-    statistics = statistics_sha256(model, cache=cache_folder(settings))
-    if statistics != description.statistics_sha256:
-        raise CheckpointMismatchError(
-            f"{cycle}: run {run} was planned with statistics {description.statistics_sha256[:12]}…, "
-            f"this worker has {statistics[:12]}…"
+        require_same(description, own)
+        block = BlockRollout(
+            forecasters=models,
+            store=store,
+            description=description,
+            members=members,
+            steps=steps,
+            initial_state=member_starter(description, member_conditions(cycle, settings, initial_condition)),
+            statics=statics_of(initial_condition, cycle, models[0].task.statics),
+            parameters=member_parameters(description, models[0]),
+            options=RolloutOptions(
+                checkpoint_every=model.checkpoint_every, members_per_program=model.members_per_program
+            ),
+            progress=progress,
+            watchdog=watchdog,
         )
-    models = load() if load is not None else load_fitting_models(cycle.model, settings)
-    return compute_members(
-        models,
-        store=store,
-        description=description,
-        members=members,
-        steps=steps,
-        initial_state=member_starter(description, member_conditions(cycle, settings, initial_condition)),
-        statics=statics_of(initial_condition, cycle, models[0].task.statics),
-        options=RolloutOptions(
-            checkpoint_every=model.checkpoint_every,
-            members_per_program=model.members_per_program,
-            step_limit_seconds=model.step_timeout.total_seconds() if watched else None,
-        ),
-        progress=progress,
-    )
+        block.prepare()
+    return block
 
 
 @flow(name="members", log_prints=True, validate_parameters=True)
@@ -101,12 +125,22 @@ def members(model: str, init_time: str, run: str, block: int, members: list[int]
     """
     settings = load_settings()
     cycle = Cycle(model=model, init_time=parse_init_time(init_time))
-    with reported(
-        settings.store.open(),
-        layout.block_progress(cycle, run, block),
-        block=block,
-        seconds=settings.run.heartbeat.total_seconds(),
-    ) as progress:
+    limit = settings.configured_model(model).step_timeout.total_seconds()
+    with (
+        Watchdog(limit) as watchdog,
+        reported(
+            settings.store.open(),
+            layout.block_progress(cycle, run, block),
+            block=block,
+            seconds=settings.run.heartbeat.total_seconds(),
+        ) as progress,
+    ):
         run_block(
-            cycle, run=run, members=members, steps=steps, settings=settings, progress=progress, watched=True
+            cycle,
+            run=run,
+            members=members,
+            steps=steps,
+            settings=settings,
+            progress=progress,
+            watchdog=watchdog,
         )

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.settings import load_settings
-from tasks.run_plan import RunPlan, plan_run, size_text
+from tasks.memory_plan import size_text
+from tasks.run_plan import RunPlan, plan_run
 
 
 def plan(*, model: str, members: int | None = None, steps: int | None = None) -> None:
@@ -29,15 +30,14 @@ def plan(*, model: str, members: int | None = None, steps: int | None = None) ->
 def plan_table(found: RunPlan) -> Table:
     """A plan as a table: what is needed, what there is."""
     machine = found.machine
-    table = Table(
-        "", "needed (estimate)", "available", "", title=f"Plan for {found.model}", title_justify="left"
-    )
+    table = Table("", "needed", "available", "", title=f"Plan for {found.model}", title_justify="left")
     table.add_row("grid", f"{found.grid.resolution:g}°", "", "")
     table.add_row("members × steps", f"{found.members} × {found.steps} in {found.blocks} blocks", "", "")
     table.add_row("how", str(found.choice), f"{machine.devices} × {machine.device_kind}", "")
+    basis = "compiled" if found.compiled else "estimate"
     _add(
         table,
-        f"memory per {machine.platform}",
+        f"memory per {machine.platform} ({basis})",
         found.device_bytes,
         machine.device_bytes or machine.host_bytes,
     )

@@ -1,10 +1,10 @@
-"""What memory and processors this machine has, and how much of them this process used at its peak."""
+"""What memory this process may have, and how much of it and of its devices' it uses."""
 
 from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class MemoryUse:
     peak_device_bytes: int | None = None
 
 
-def memory_use(devices: list[Any] | tuple[Any, ...] = ()) -> MemoryUse:
+def memory_use(devices: Sequence[Any] = ()) -> MemoryUse:
     """Memory in use now.
 
     Args:
@@ -69,12 +69,3 @@ def host_memory_available() -> int:
     """Bytes that may be allocated now without swapping."""
     memory = psutil.virtual_memory()
     return min(memory.available, host_memory_limit())
-
-
-def device_memory_limit(devices: list[Any] | tuple[Any, ...]) -> int | None:
-    """Bytes of memory of the smallest of the devices; None where devices do not tell (CPU)."""
-    limits = [s["bytes_limit"] for s in (device.memory_stats() for device in devices) if s]
-    return min(limits, default=None)
-
-
-MemoryProbe = Callable[[], MemoryUse]

@@ -9,16 +9,17 @@ the host while the device works.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import xarray as xr
+from jax.sharding import SingleDeviceSharding
 
 from model.channels import INPUT_FRAMES
 from model.checkpoint_file import CheckpointFile, read_checkpoint
@@ -26,7 +27,14 @@ from model.errors import InvalidFieldError
 from model.forcings import GivenForcings, forcing_fields
 from model.grid import Grid
 from model.initial_condition_checks import checked_frames, checked_statics
-from model.networks import GraphStore, Network, Prepared, build_network, checkpoint_grid
+from model.networks import (
+    GraphStore,
+    Network,
+    Prepared,
+    build_network,
+    checkpoint_grid,
+    with_parameters,
+)
 from model.normalization import NAN_CLEANED, Statistics, channel_scaling
 from model.precision import resolve_precision
 from model.rollout.state import RolloutState
@@ -71,6 +79,18 @@ class Forecaster(Protocol):
         self, states: Sequence[RolloutState], statics: xr.Dataset
     ) -> list[tuple[RolloutState, xr.Dataset]]:
         """One step of each member: the state after it, and the fields at its time."""
+
+
+@runtime_checkable
+class HasParameters(Protocol):
+    """A model whose parameters can be exchanged."""
+
+    @property
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those of its file, by module and name, whichever are in use."""
+
+    def use_parameters(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on with others of the same shapes."""
 
 
 def load_forecaster(
@@ -242,27 +262,30 @@ class NetworkForecaster:
         fixed = self._place_statics(statics)
         weather = self._place_weather(states)
         arguments = (fixed, weather, self._place_forcings(first))
-        if self._program is None:
-            self._compile(arguments)
-        weather, fields = self._program(self._prepared, *arguments)
+        program, prepared = self._ready()
+        weather, fields = program(prepared, *arguments)
         pending = PendingStep(forecaster=self, states=states, weather=weather, fields=fields)
         self._forcing(first.init_time + (first.step + 2) * self.task.step)
         return pending
 
-    def _compile(self, arguments: tuple[Any, ...]) -> None:
-        began = perf_counter()
-        with jax.default_device(self.device):
-            self._prepared = jax.device_put(self.network.prepare(), self.device)
-        self._program = self._lower(self._prepared, *arguments).compile()
-        jax.block_until_ready(self._prepared)
-        self.compile_seconds = perf_counter() - began
+    def __post_init__(self) -> None:
+        self._published = self.network.checkpoint.params
 
-    def _lower(self, *arguments: Any) -> Any:
-        """The step as a program of these arguments or of their shapes, not yet compiled."""
-        step = self._step
-        if self.members_per_program > 1:
-            step = jax.vmap(step, in_axes=(None, None, 0, None))
-        return jax.jit(step, donate_argnums=(2,)).lower(*arguments)
+    @property
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """The parameters of the file, by module and name, whichever are in use."""
+        return self._published
+
+    def use_parameters(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on with other parameters of the same shapes; the compiled program stays as it is.
+
+        Raises:
+            CheckpointFileError: their names or shapes are others.
+        """
+        if parameters is self.network.checkpoint.params:
+            return
+        self.network = with_parameters(self.network, parameters)
+        self._prepared = None
 
     def compiled_memory(self) -> dict[str, int]:
         """Compile the step without weather or running anything, and say what it needs, in bytes.
@@ -270,6 +293,40 @@ class NetworkForecaster:
         Returns:
             ``arguments`` (parameters, embeddings, weather), ``outputs`` and ``temporaries``.
         """
+        analysis = self._compiled().memory_analysis()
+        return {
+            "arguments": analysis.argument_size_in_bytes,
+            "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+            "temporaries": analysis.temp_size_in_bytes,
+        }
+
+    def _ready(self) -> tuple[Any, Prepared]:
+        """The compiled step and what it needs besides the weather, made when first asked for."""
+        if self._program is None or self._prepared is None:
+            began = perf_counter()
+            with jax.default_device(self.device):
+                prepared = jax.device_put(self.network.prepare(), self.device)
+            self._prepared = jax.block_until_ready(prepared)
+            program = self._compiled()
+            self.compile_seconds = self.compile_seconds or perf_counter() - began
+            return program, self._prepared
+        return self._program, self._prepared
+
+    def _compiled(self) -> Any:
+        """The step as a program for this device, from the shapes of what it takes alone."""
+        if self._program is None:
+            step = self._step
+            if self.members_per_program > 1:
+                step = jax.vmap(step, in_axes=(None, None, 0, None))
+            place = SingleDeviceSharding(self.device)
+            shapes = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), self._argument_shapes()
+            )
+            self._program = jax.jit(step, donate_argnums=(2,)).lower(*shapes).compile()
+        return self._program
+
+    def _argument_shapes(self) -> tuple[Prepared, Fields, _Weather, Fields]:
+        """Shapes of what ``_step`` takes: prepared, statics, weather, forcings."""
         task, shape = self.task, self.grid.shape
 
         def window(name: str) -> jax.ShapeDtypeStruct:
@@ -287,13 +344,9 @@ class NetworkForecaster:
         used = {*task.input_variables, *task.forcing_variables} & COMPUTED_FORCINGS
         forcings = {name: jax.ShapeDtypeStruct((INPUT_FRAMES + 1, *shape), np.float32) for name in used}
         statics = {name: jax.ShapeDtypeStruct(shape, np.float32) for name in task.statics}
-        prepared = jax.eval_shape(self.network.prepare)
-        analysis = self._lower(prepared, statics, weather, forcings).compile().memory_analysis()
-        return {
-            "arguments": analysis.argument_size_in_bytes,
-            "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
-            "temporaries": analysis.temp_size_in_bytes,
-        }
+        with jax.default_device(self.device):
+            prepared = jax.eval_shape(self.network.prepare)
+        return prepared, statics, weather, forcings
 
     def _step(
         self, prepared: Prepared, statics: Fields, weather: _Weather, forcings: Fields
@@ -334,7 +387,9 @@ class NetworkForecaster:
         valid_time = state.init_time + (state.step + 1) * step
         times = [valid_time - 2 * step, valid_time - step, valid_time]
         by_time = [self._forcing(moment) for moment in times]
-        for moment in [moment for moment in self._forcings if moment < times[1]]:
+        # Those of the first step stay for the next member, which then starts without waiting for them.
+        first = {state.init_time + offset * step for offset in (-1, 0, 1)}
+        for moment in [moment for moment in self._forcings if moment < times[1] and moment not in first]:
             del self._forcings[moment]
         stacked = {name: np.stack([fields[name] for fields in by_time]) for name in by_time[0]}
         return jax.device_put(stacked, self.device)

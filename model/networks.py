@@ -6,12 +6,13 @@ A further family is one more class here and one more branch of ``build_network``
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.channels import count_channels, forcing_blocks, input_blocks, target_blocks
 from model.checkpoint_file import CheckpointFile, check_parameter_shapes
@@ -26,6 +27,8 @@ from model.gencast.gencast import (
     noise_basis,
 )
 from model.graphcast import GraphCastNetwork, ModelConfig
+from model.graphcast_config import SPARSE_TRANSFORMER
+from model.graphcast_transformer import TransformerGraphCast
 from model.graphs.model_graphs import GridMeshGraphs, ModelGraphs, model_graphs
 from model.grid import Grid
 from model.precision import cast_parameters
@@ -41,6 +44,10 @@ Prepared = Any
 
 class Network(Protocol):
     """A network on a grid, in a precision."""
+
+    @property
+    def checkpoint(self) -> CheckpointFile:
+        """The params file's content."""
 
     @property
     def options(self) -> dict[str, str]:
@@ -60,6 +67,9 @@ class Network(Protocol):
         Returns:
             Normalised targets, float32, shape (grid, channel).
         """
+
+
+SomeNetwork = TypeVar("SomeNetwork", bound=Network)
 
 
 def build_network(
@@ -103,13 +113,24 @@ def build_network(
     return GenCastOnGrid.build(checkpoint, checkpoint.config, grid, store, precision, options, platform)
 
 
+def with_parameters(network: SomeNetwork, parameters: Mapping[str, Mapping[str, Any]]) -> SomeNetwork:
+    """The same network with other parameters, of the same names and shapes.
+
+    Raises:
+        CheckpointFileError: they are not.
+    """
+    shapes = jax.tree.map(np.shape, network.checkpoint.params)
+    check_parameter_shapes(parameters, shapes)
+    return replace(network, checkpoint=replace(network.checkpoint, params=parameters))  # type: ignore[type-var]
+
+
 def graphcast_network(config: ModelConfig, task: TaskConfig) -> GraphCastNetwork:
-    """GraphCast for a task."""
-    return GraphCastNetwork(
-        config=config,
-        inputs=count_channels(input_blocks(task)) + count_channels(forcing_blocks(task)),
-        outputs=count_channels(target_blocks(task)),
-    )
+    """GraphCast for a task, with the processor that its configuration names."""
+    inputs = count_channels(input_blocks(task)) + count_channels(forcing_blocks(task))
+    outputs = count_channels(target_blocks(task))
+    if config.processor_kind == SPARSE_TRANSFORMER:
+        return TransformerGraphCast.of(config, inputs=inputs, outputs=outputs)
+    return GraphCastNetwork(config=config, inputs=inputs, outputs=outputs)
 
 
 def graphcast_graphs(config: ModelConfig, grid: Grid) -> ModelGraphs:

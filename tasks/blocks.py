@@ -2,17 +2,20 @@
 
 A flow run's idempotency key is run, block and attempt, and Prefect returns the existing flow run of a key
 whatever its state. So a controller that was started again finds the attempt that is under way, and goes past
-the attempts that are over.
+the attempts that are over. So a cancelled block is refused by the controller that sees it cancelled, and computed
+by one that is started again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
@@ -28,14 +31,10 @@ from infra.object_store import ObjectStore
 from model.cycle import Block, Cycle
 
 _LOG = logging.getLogger(__name__)
-_NOT_CURED_BY_REPETITION = (
-    "CheckpointMismatchError",
-    "CheckpointFileError",
-    "DoesNotFitError",
-    "InvalidFieldError",
-    "UnknownModelError",
-    "UnknownOptionError",
-)
+_EXCEPTION = re.compile(r"exception: (\w+)")
+_NOT_CURED_BY_REPETITION = ("InvalidFieldError",)
+"""What lies in the run itself. Whatever else a worker says (does not fit, another model, another configuration)
+is about that worker: another one may do."""
 
 
 class BlockFailedError(FoldcastError):
@@ -43,7 +42,7 @@ class BlockFailedError(FoldcastError):
 
 
 class BlockRefusedError(FoldcastError):
-    """A block cannot be computed, however often it is tried: cancelled, or refused by the worker."""
+    """A block cannot be computed, however often it is tried: cancelled, or its input is not valid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +138,7 @@ def _find(client: SyncPrefectClient, key: str) -> FlowRun | None:
 def _submit(
     cycle: Cycle, run: str, block: Block, steps: int, attempt: int, key: str, how: HandOut
 ) -> FlowRun:
-    return run_deployment(
+    started = run_deployment(
         how.deployment,
         parameters={
             "model": cycle.model,
@@ -155,6 +154,7 @@ def _submit(
         work_queue_name=how.queue,
         tags=[cycle.model, cycle.identifier],
     )
+    return cast(FlowRun, started)  # a coroutine only inside a loop
 
 
 def _settled(flow_run: FlowRun) -> State[Any] | None:
@@ -165,7 +165,7 @@ def _stay_with(
     client: SyncPrefectClient, flow_run: FlowRun, store: ObjectStore, life: str, how: HandOut
 ) -> State[Any]:
     """Wait until a flow run is over, or until nothing has been heard of it for too long."""
-    last_sign: tuple[str, bytes] | None = None
+    last_sign: tuple[str | None, bytes] | None = None
     heard = time.monotonic()
     while True:
         flow_run = client.read_flow_run(flow_run.id)
@@ -173,7 +173,7 @@ def _stay_with(
         if settled is not None:
             return settled
         state = flow_run.state
-        sign = (state.name if state else "", _sign_of_life(store, life))
+        sign = (state.name if state else "", _sign_of_life(store, life, flow_run))
         if sign != last_sign or state is None or state.is_scheduled():
             last_sign, heard = sign, time.monotonic()
         limit = how.silence_seconds if state is not None and state.is_running() else how.start_seconds
@@ -185,11 +185,14 @@ def _stay_with(
         time.sleep(how.poll_seconds)
 
 
-def _sign_of_life(store: ObjectStore, key: str) -> bytes:
+def _sign_of_life(store: ObjectStore, key: str, flow_run: FlowRun) -> bytes:
+    """The newest sign of this attempt; one that was given up may still leave its own."""
     try:
-        return store.read(key)
-    except (StoreError, TransientSourceError):
+        sign = store.read(key)
+        author = json.loads(sign).get("flow_run")
+    except (StoreError, TransientSourceError, ValueError, AttributeError):
         return b""
+    return sign if author in (None, str(flow_run.id)) else b""
 
 
 def _judge(state: State[Any], cycle: Cycle, block: Block, attempt: int) -> None:
@@ -201,6 +204,7 @@ def _judge(state: State[Any], cycle: Cycle, block: Block, attempt: int) -> None:
     )
     if state.is_cancelled():
         raise BlockRefusedError(what)
-    if state.is_failed() and any(name in (state.message or "") for name in _NOT_CURED_BY_REPETITION):
+    said = _EXCEPTION.search(state.message or "")
+    if state.is_failed() and said is not None and said[1] in _NOT_CURED_BY_REPETITION:
         raise BlockRefusedError(what)
     raise BlockFailedError(what)

@@ -114,17 +114,22 @@ def _finished_before(
     damaged: Sequence[int],
     steps: int,
 ) -> OpenWork:
-    """A member that had all its steps, but chunks are damaged or more steps are asked for."""
+    """A member that had all its steps, but chunks are damaged or more steps are asked for.
+
+    An extension that was interrupted has left checkpoints of its own beyond the manifest's steps.
+    """
     repair = manifest.steps >= steps
-    checkpoint = _checkpoint(store, description, manifest.member, damaged[0] if damaged else manifest.steps)
+    checkpoint = _checkpoint(store, description, manifest.member, damaged[0] if damaged else steps)
     start = checkpoint.state.step if checkpoint else 0
+    extended = checkpoint is not None and start > manifest.steps
+    source = checkpoint if checkpoint is not None and extended else manifest
     return OpenWork(
         member=manifest.member,
         state=checkpoint.state if checkpoint else None,
         stop=damaged[-1] + 1 if repair else steps,
         steps=max(manifest.steps, steps),
-        chunks=manifest.chunks,
-        started_at_steps=(*manifest.started_at_steps, start),
+        chunks={**manifest.chunks, **source.chunks},
+        started_at_steps=(*source.started_at_steps, start),
         repair=repair,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,18 @@ from infra.checkpoint_files import read_statistics
 from infra.dataset_checksum import dataset_sha256
 from infra.errors import UnknownOptionError
 from infra.initial_conditions import load_initial_condition
+from infra.manifests import RunDescription
 from infra.settings import Settings
 from model.cycle import Cycle
+from model.forecaster import Forecaster, HasParameters
 from model.grid import Grid
-from model.rollout.perturbations import Perturbation, perturb
+from model.rollout.perturbations import CONTROL, Perturbation, perturb, perturb_parameters
+from model.rollout.rng import base_key, member_key
 from tasks.initial_conditions import other_analyses
 from tasks.models import cache_folder
+from tasks.rollout import MemberParameters
+
+_CHECKSUMS = "analyses_sha256"
 
 MemberCondition = Callable[[int, np.ndarray, Grid], xr.Dataset]
 """(member, its first key, the model's grid) → its initial condition."""
@@ -36,14 +42,15 @@ def describe_perturbation(cycle: Cycle, settings: Settings) -> dict[str, Any]:
     perturbation = Perturbation.from_json(settings.configured_model(cycle.model).perturbation)
     if perturbation.kind == "none":
         return {}
-    if perturbation.kind == "weights":
+    together = settings.configured_model(cycle.model).members_per_program
+    if perturbation.kind == "weights" and together > 1:
         raise UnknownOptionError(
-            "perturbation 'weights' gives every member parameters of its own, which ensembles do not run yet; "
-            "take 'noise', 'lagged' or 'analyses', or write perturbed params files and run each as a model"
+            "perturbation 'weights' gives every member parameters of its own, which members of one program "
+            f"cannot have: expected members_per_program=1, got {together}"
         )
     described = perturbation.to_json()
     checksums = [dataset_sha256(analysis) for analysis in _load_analyses(cycle, settings)]
-    return described | ({"analyses_sha256": checksums} if checksums else {})
+    return described | ({_CHECKSUMS: checksums} if checksums else {})
 
 
 def member_conditions(cycle: Cycle, settings: Settings, control: xr.Dataset) -> MemberCondition:
@@ -74,6 +81,35 @@ def member_conditions(cycle: Cycle, settings: Settings, control: xr.Dataset) -> 
         )
 
     return condition
+
+
+def member_parameters(description: RunDescription, forecaster: Forecaster) -> MemberParameters | None:
+    """What makes each member's network parameters from the model's; None where all members share these.
+
+    They follow from (seed, init_time, member) and the configuration alone, as the members' random numbers do.
+
+    Raises:
+        UnknownOptionError: the model's parameters cannot be exchanged.
+    """
+    perturbation = Perturbation.from_json(
+        {name: value for name, value in description.perturbation.items() if name != _CHECKSUMS}
+    )
+    if perturbation.kind != "weights":
+        return None
+    if not isinstance(forecaster, HasParameters):
+        raise UnknownOptionError(
+            f"perturbation 'weights': the parameters of family {forecaster.family} cannot be exchanged; "
+            "take 'noise', 'lagged' or 'analyses'"
+        )
+    published = forecaster.parameters
+    base = base_key(description.seed, description.cycle.init_time, description.rng)
+
+    def parameters(member: int) -> Mapping[str, Mapping[str, Any]]:
+        if member == CONTROL:
+            return published
+        return perturb_parameters(published, perturbation, key=member_key(base, member), member=member)
+
+    return parameters
 
 
 def _load_analyses(cycle: Cycle, settings: Settings) -> list[xr.Dataset]:

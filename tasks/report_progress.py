@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
 from infra.errors import FoldcastError
@@ -24,18 +26,29 @@ from infra.object_store import ObjectStore
 from tasks.rollout import ProgressCallback, RolloutProgress
 
 _LOG = logging.getLogger(__name__)
-_ARTIFACT_EVERY = 4
+_SERVER_EVERY = 4
 
 
 @contextmanager
-def reported(store: ObjectStore, key: str, *, block: int, seconds: float) -> Iterator[ProgressCallback]:
+def reported(
+    store: ObjectStore,
+    key: str,
+    *,
+    block: int,
+    seconds: float,
+    end_process: Callable[[int], object] = os._exit,
+) -> Iterator[ProgressCallback]:
     """A progress callback whose latest call is reported at intervals while the body runs, and at its end.
+
+    If the flow run is over for the server (the controller took it for lost and gave the block to another
+    worker), the process ends: it would hold its device and compute what nobody waits for.
 
     Args:
         store: where the sign of life goes.
         key: its key.
         block: the block it is about.
         seconds: the interval.
+        end_process: how the process ends, given its exit code.
     """
     reporter = _Reporter(store, key, block)
     stop = threading.Event()
@@ -46,6 +59,9 @@ def reported(store: ObjectStore, key: str, *, block: int, seconds: float) -> Ite
         while not stop.wait(seconds):
             beat += 1
             reporter.report(beat)
+            if beat % _SERVER_EVERY == 0 and _is_over():
+                _LOG.error("block %d: this attempt was given up; its process ends", block)
+                end_process(1)
 
     with _meanwhile(work, stop):
         yield reporter.update
@@ -96,6 +112,20 @@ def _meanwhile(work: Callable[[], None], stop: threading.Event) -> Iterator[None
         thread.join()
 
 
+def _is_over() -> bool:
+    """Whether the server holds this flow run for ended, though it runs."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(context.flow_run.id).state
+    except Exception as error:
+        _LOG.warning("the server could not be asked about this run: %s", error)
+        return False
+    return state is not None and state.is_final()
+
+
 class _Reporter:
     def __init__(self, store: ObjectStore, key: str, block: int) -> None:
         self._store = store
@@ -119,7 +149,7 @@ class _Reporter:
             self._store.write(self._key, json.dumps(document).encode())
         except FoldcastError as error:
             _LOG.warning("no sign of life could be left: %s", error)
-        if latest is None or context is None or (beat % _ARTIFACT_EVERY and beat >= 0):
+        if latest is None or context is None or (beat % _SERVER_EVERY and beat >= 0):
             return
         try:
             self._publish(latest)

@@ -11,9 +11,10 @@ from typing import Any
 import xarray as xr
 
 from infra.checkpoint_files import local_copy, read_checkpoint, read_statistics
+from infra.devices import describe
 from infra.errors import InvalidFieldError, StoreError
 from infra.graph_cache import graph_cache
-from infra.jax_runtime import describe, enable_compilation_cache
+from infra.jax_runtime import enable_compilation_cache
 from infra.prediction_files import PredictionFile
 from infra.resources import memory_use
 from infra.settings import load_settings

@@ -1,7 +1,7 @@
 """A forecaster without weights: cheap, chaotic and exact, to test everything that surrounds a model.
 
-Every step mixes the bits of both frames, the step's key, the step number and the statics with integer
-arithmetic, so a wrong key, a double step, a lost frame or a mixed-up member changes every following value.
+Every step mixes the bits of both frames, the step's key, the step number, the statics and the parameters with
+integer arithmetic, so a wrong key, a double step, a lost frame or a mixed-up member changes every following value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from infra.settings import ModelSettings
 from model.grid import Grid
 from model.rollout.state import RolloutState
 from model.task import TaskConfig
+
+Parameters = Mapping[str, Mapping[str, np.ndarray]]
 
 TASK = TaskConfig(
     input_variables=(
@@ -63,6 +65,8 @@ class PassThroughForecaster:
         self.sha256 = hashlib.sha256(f"pass-through {seed}".encode()).hexdigest()
         self.options = {"precision": "float32", "attention": "none"}
         self.advanced: list[tuple[int, int]] = []
+        self.parameters: Parameters = {"mix": {"w": np.linspace(0.5, 1.5, 8, dtype=np.float32)}}
+        self._in_use = self.parameters
         self._step_seconds = step_seconds
         self._seed = seed
         self._diary = diary
@@ -72,6 +76,9 @@ class PassThroughForecaster:
     ) -> RolloutState:
         frames = initial_condition[list(self.task.time_inputs)]
         return RolloutState(member=member, init_time=init_time, step=0, key=key, frames=frames)
+
+    def use_parameters(self, parameters: Parameters) -> None:
+        self._in_use = parameters
 
     def advance(
         self, states: Sequence[RolloutState], statics: xr.Dataset
@@ -87,13 +94,14 @@ class PassThroughForecaster:
                 diary.write(f"{os.getpid()} {state.member} {state.step} {time.time()}\n")
         carried, this = np.asarray(jax.random.split(state.key), dtype=np.uint32)
         orography = _bits(statics["geopotential_at_surface"].values)
+        weights = _bits(self._in_use["mix"]["w"]).sum(dtype=np.uint32)
         fields = {}
         for name in self.task.target_variables:
             frames = state.frames[name].transpose("time", ..., "latitude", "longitude")
             older, newer = _bits(frames.values[0]), _bits(frames.values[1])
             noise = np.random.Generator(np.random.Philox(key=this.astype(np.uint64), counter=state.step))
             mixed = older * np.uint32(2654435761) ^ np.roll(newer, 1, axis=-1) * np.uint32(40503)
-            mixed = mixed + orography + np.uint32(state.step + self._seed)
+            mixed = mixed + orography + weights + np.uint32(state.step + self._seed)
             mixed ^= noise.integers(0, 2**32, mixed.shape, dtype=np.uint32)
             values = np.float32(250) + np.float32(50) * (mixed >> 8).astype(np.float32) / np.float32(2**24)
             fields[name] = frames.isel(time=1, drop=True).copy(data=values)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from infra.forecast_store import chunk_key, open_forecast
 from infra.object_store import ObjectStore
 from infra.settings import ModelSettings, Settings, StoreSettings
 from model.cycle import Cycle
-from tests.fakes.pass_through import initial_condition
+from model.rollout.state import RolloutState
+from tests.fakes import pass_through
+from tests.fakes.pass_through import PassThroughForecaster, initial_condition
 
 CYCLE = Cycle(model="pass-through", init_time=datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -126,14 +130,14 @@ def test_without_initial_conditions_nothing_starts(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _member_3_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ensemble.run_block
+    whole = ensemble.prepare_block
 
-    def run_block(cycle: Cycle, **arguments: Any) -> Any:
+    def prepare_block(cycle: Cycle, **arguments: Any) -> Any:
         if 3 in arguments["members"]:
             raise TransientSourceError("503 SlowDown")
         return whole(cycle, **arguments)
 
-    monkeypatch.setattr(ensemble, "run_block", run_block)
+    monkeypatch.setattr(ensemble, "prepare_block", prepare_block)
 
 
 @pytest.mark.usefixtures("_member_3_fails")
@@ -142,10 +146,10 @@ def test_a_partial_ensemble_is_admitted_where_the_policy_allows_it(
 ) -> None:
     result = forecast_ensemble(CYCLE, configure(tmp_path, require=4))
     assert result.members == (0, 1, 4, 5)
-    assert result.missing == {2: "503 SlowDown", 3: "503 SlowDown"}
+    assert result.missing == dict.fromkeys((2, 3), "TransientSourceError: 503 SlowDown")
     manifest = json.loads(store.read(layout.ensemble_manifest(CYCLE, result.run)))
     assert manifest["members"] == [0, 1, 4, 5]
-    assert manifest["missing"]["3"] == "503 SlowDown"
+    assert manifest["missing"]["3"] == "TransientSourceError: 503 SlowDown"
     assert events == []
 
 
@@ -154,3 +158,80 @@ def test_too_few_members_raise_an_event(store: ObjectStore, tmp_path: Path, even
     with pytest.raises(IncompleteCycleError, match="at least 5 of 6 members, 4 are whole"):
         forecast_ensemble(CYCLE, configure(tmp_path, require=5))
     assert events == ["incomplete"]
+
+
+class Waits(PassThroughForecaster):
+    """Does not finish its first block's last step before the second block's first member was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.asked_in_time = False
+
+    def initial_state(self, condition: xr.Dataset, **arguments: Any) -> RolloutState:
+        if arguments["member"] == 2:
+            self.asked.set()
+        return super().initial_state(condition, **arguments)
+
+    def advance(self, states: Sequence[RolloutState], statics: xr.Dataset) -> Any:
+        if (states[0].member, states[0].step) == (1, 3):
+            self.asked_in_time = self.asked.wait(60)
+        return super().advance(states, statics)
+
+
+def test_the_next_block_is_prepared_while_the_device_works(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecaster = Waits()
+    monkeypatch.setattr(pass_through, "load", lambda settings, device: forecaster)
+    forecast_ensemble(CYCLE, configure(tmp_path))
+    assert forecaster.asked_in_time
+    assert forecaster.advanced == [(member, step) for member in range(6) for step in range(4)]
+
+
+def test_weight_noise_gives_each_member_the_same_parameters_in_any_ensemble(tmp_path: Path) -> None:
+    found = []
+    noise = {"kind": "weights", "amplitude": 0.1}
+    for folder, changes in enumerate([{"block_size": 1}, {"block_size": 3, "members": 9}, {"seed": 1}]):
+        store = ObjectStore(root=str(tmp_path / str(folder)))
+        store_initial_condition(store)
+        result = forecast_ensemble(CYCLE, configure(tmp_path / str(folder), perturbation=noise, **changes))
+        manifest = json.loads(store.read(layout.ensemble_manifest(CYCLE, result.run)))
+        assert (manifest["perturbation"]["kind"], manifest["perturbation"]["amplitude"]) == ("weights", 0.1)
+        found.append(bits(store, result))
+    np.testing.assert_array_equal(found[0], found[1])
+    plain_store = ObjectStore(root=str(tmp_path / "plain"))
+    store_initial_condition(plain_store)
+    plain = bits(plain_store, forecast_ensemble(CYCLE, configure(tmp_path / "plain")))
+    np.testing.assert_array_equal(found[0][0], plain[0], "the control has the published parameters")
+    for member in range(1, 6):
+        assert not np.array_equal(found[0][member], plain[member])
+        assert not np.array_equal(found[0][member], found[2][member])
+
+
+@pytest.mark.usefixtures("_member_3_fails")
+def test_without_a_policy_for_partial_ensembles_the_first_failure_ends_the_run_with_an_event(
+    store: ObjectStore, tmp_path: Path, events: list[str]
+) -> None:
+    with pytest.raises(TransientSourceError, match="503 SlowDown"):
+        forecast_ensemble(CYCLE, configure(tmp_path))
+    assert events == ["incomplete"]
+
+
+class RunsOutOfMemory(PassThroughForecaster):
+    """What the runtime raises is none of our errors."""
+
+    def advance(self, states: Sequence[RolloutState], statics: xr.Dataset) -> Any:
+        if states[0].member == 3:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return super().advance(states, statics)
+
+
+def test_a_failure_of_the_device_counts_as_a_failed_block(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecaster = RunsOutOfMemory()
+    monkeypatch.setattr(pass_through, "load", lambda settings, device: forecaster)
+    result = forecast_ensemble(CYCLE, configure(tmp_path, require=4))
+    assert {0, 1, 4, 5} <= set(result.members) <= {0, 1, 2, 4, 5}, "member 2 may have been done already"
+    assert "RESOURCE_EXHAUSTED" in result.missing[3]

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from infra.local_services import LocalServer
 from tests.tools.survival import MEMBERS, survive
 
 
 @pytest.mark.server
 @pytest.mark.timeout(450)
-def test_an_ensemble_survives_the_death_of_member_worker_and_controller(tmp_path: Path) -> None:
+def test_an_ensemble_survives_the_death_of_member_worker_and_controller(
+    tmp_path: Path, prefect_server: LocalServer
+) -> None:
     victims = ("member", "controller", "worker and member")
-    outcome = survive(tmp_path, victims, seed=20260101, limit_seconds=420)
+    outcome = survive(prefect_server, tmp_path, victims, seed=20260101, limit_seconds=420)
     assert [kill.rsplit(" at ", 1)[0] for kill in outcome.kills] == list(victims)
     assert outcome.identical, "a value differs from the undisturbed run's"
     assert outcome.started_again == [], "computed from step 0 though a checkpoint existed"

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from flows import plan as flow
 from flows.plan import plan_table
+from infra.devices import Machine
 from infra.errors import DoesNotFitError
 from model.grid import Grid
-from tasks.run_plan import Choice, Machine, RunPlan
+from tasks.memory_plan import Choice
+from tasks.run_plan import RunPlan
 
 MACHINE = Machine(
     platform="gpu", device_kind="NVIDIA H100", devices=4, device_bytes=80 * 2**30, host_bytes=256 * 2**30
@@ -32,6 +34,7 @@ def planned(**changes: Any) -> RunPlan:
             "machine": MACHINE,
             "device_bytes": 8 * 2**30,
             "host_bytes": 24 * 2**30,
+            "compiled": True,
             "store_bytes": 100 * 2**20,
             "seconds_per_step": 20.0,
             "problems": (),
@@ -55,6 +58,8 @@ def test_the_table_says_what_is_needed_and_what_there_is() -> None:
     assert "no limit known" in shown, "an object store"
     assert "2:05:00" in shown, "50 × 30 × 20 s on 4 devices"
     assert "❌" not in shown
+    assert "memory per gpu (compiled)" in shown
+    assert "memory per gpu (estimate)" in text(planned(compiled=False))
     assert "❌" in text(planned(device_bytes=90 * 2**30))
 
 

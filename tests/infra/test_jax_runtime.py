@@ -3,7 +3,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from infra.jax_runtime import describe, enable_compilation_cache
+from infra.jax_runtime import enable_compilation_cache
 
 
 @pytest.fixture
@@ -22,8 +22,3 @@ def restored():
 def test_compiled_programs_are_kept_in_the_folder(tmp_path: Path, restored) -> None:
     enable_compilation_cache(tmp_path)
     assert jax.config.jax_compilation_cache_dir == str(tmp_path)
-
-
-def test_cpu_is_described() -> None:
-    device = describe(jax.local_devices(backend="cpu")[0])
-    assert (device.platform, device.kind) == ("cpu", "cpu")

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.resources import device_memory_limit, host_memory_available, host_memory_limit, memory_use
+from infra.resources import host_memory_available, host_memory_limit, memory_use
 
 
 class Accelerator:
@@ -26,16 +26,14 @@ def test_host_memory_is_counted() -> None:
     assert 0 < host_memory_available() <= psutil.virtual_memory().total
 
 
-def test_the_fullest_device_counts_and_the_smallest_limits() -> None:
+def test_the_fullest_device_counts() -> None:
     devices: list[Any] = [
-        Accelerator(bytes_in_use=10, peak_bytes_in_use=30, bytes_limit=100),
-        Accelerator(bytes_in_use=20, peak_bytes_in_use=25, bytes_limit=80),
+        Accelerator(bytes_in_use=10, peak_bytes_in_use=30),
+        Accelerator(bytes_in_use=20, peak_bytes_in_use=25),
         Accelerator(),
     ]
     use = memory_use(devices)
     assert (use.device_bytes, use.peak_device_bytes) == (20, 30)
-    assert device_memory_limit(devices) == 80
-    assert device_memory_limit([Accelerator()]) is None
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1048576\n", 1048576), ("max\n", None), (None, None)])

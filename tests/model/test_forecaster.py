@@ -216,6 +216,31 @@ def test_members_of_a_program_must_be_at_one_step_and_not_too_many(forecaster: N
         forecaster.advance(states, initial_condition())
 
 
+def test_other_parameters_give_other_fields_by_the_same_program() -> None:
+    fresh = load_forecaster(params_file(), statistics())
+    published = fresh.parameters
+    before = fields_of(fresh, [0], 2)
+    program = fresh._program
+    fresh.use_parameters({m: {n: 2 * a for n, a in named.items()} for m, named in published.items()})
+    assert not fields_of(fresh, [0], 2)[0, 0].identical(before[0, 0])
+    assert fresh.parameters is published
+    fresh.use_parameters(published)
+    for place, fields in fields_of(fresh, [0], 2).items():
+        xr.testing.assert_identical(fields, before[place])
+    assert fresh._program is program
+    with pytest.raises(CheckpointFileError, match="missing, expected shape"):
+        fresh.use_parameters({})
+
+
+def test_the_next_member_finds_the_forcings_of_its_first_step() -> None:
+    fresh = load_forecaster(params_file(), statistics())
+    fields_of(fresh, [0], 5)
+    step = fresh.task.step
+    first = {INIT_TIME + offset * step for offset in (-1, 0, 1)}
+    newest = {INIT_TIME + offset * step for offset in (4, 5, 6)}
+    assert set(fresh._forcings) == first | newest, "and no more is kept"
+
+
 def test_memory_is_known_before_anything_runs() -> None:
     fresh = load_forecaster(params_file(), statistics())
     need = fresh.compiled_memory()

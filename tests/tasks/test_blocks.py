@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,8 +158,7 @@ def test_attempts_that_are_over_are_passed(store: ObjectStore, server: Server) -
     "state",
     [
         Cancelled(),
-        Failed(message="Flow run encountered an exception: CheckpointMismatchError: another model"),
-        Failed(message="Flow run encountered an exception: DoesNotFitError: needs 90 GiB"),
+        Failed(message="Flow run encountered an exception: InvalidFieldError: temperature: NaN"),
     ],
 )
 def test_what_repetition_does_not_cure_is_refused(
@@ -166,6 +166,35 @@ def test_what_repetition_does_not_cure_is_refused(
 ) -> None:
     server.plan = [[state]]
     with pytest.raises(BlockRefusedError):
+        compute(store)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Flow run encountered an exception: DoesNotFitError: needs 90 GiB, 80 GiB are free",
+        "Flow run encountered an exception: CheckpointMismatchError: this worker has another model",
+        "Flow run encountered an exception: TransientSourceError: after an InvalidFieldError of another",
+    ],
+)
+def test_what_one_worker_cannot_do_another_may(store: ObjectStore, server: Server, message: str) -> None:
+    server.plan = [[Failed(message=message)], [Completed()]]
+    with pytest.raises(BlockFailedError):
+        compute(store)
+    compute(store)
+
+
+def test_signs_of_an_attempt_that_was_given_up_do_not_count_for_the_next(
+    store: ObjectStore, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        server.clock += seconds
+        sign = {"block": 1, "beat": server.clock, "flow_run": str(uuid4())}
+        store.write(layout.block_progress(CYCLE, "r", 1), json.dumps(sign).encode())
+
+    monkeypatch.setattr(blocks.time, "sleep", sleep)
+    server.plan = [[Running()]]
+    with pytest.raises(BlockFailedError, match="no sign of life for 10 s"):
         compute(store)
 
 
@@ -195,7 +224,9 @@ def test_signs_of_life_are_heard_and_a_queue_is_waited_for(
         nonlocal beat
         beat += 1
         server.clock += seconds
-        store.write(layout.block_progress(CYCLE, "r", 1), str(beat).encode())
+        [run] = server.runs.values()
+        sign = {"block": 1, "beat": beat, "flow_run": str(run.id)}
+        store.write(layout.block_progress(CYCLE, "r", 1), json.dumps(sign).encode())
 
     monkeypatch.setattr(blocks.time, "sleep", sleep)
     server.plan = [[*[Scheduled()] * 60, *[Running()] * 60, Completed()]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ import pytest
 from infra.dataset_checksum import dataset_sha256
 from infra.errors import StoreError, UnknownOptionError
 from infra.initial_conditions import load_initial_condition
+from infra.manifests import RunDescription
 from infra.settings import Settings
 from model.cycle import Cycle
 from model.rollout.rng import base_key, member_key
 from tasks import initial_conditions
 from tasks.initial_conditions import missing_inputs, other_analyses, prepare_initial_condition
-from tasks.perturbations import describe_perturbation, member_conditions
+from tasks.perturbations import describe_perturbation, member_conditions, member_parameters
+from tests.fakes.pass_through import PassThroughForecaster
 from tests.fakes.synthetic_source import GRID, SyntheticSource, write_statistics
 from tests.model.diagnostics.atmospheres import INIT_TIME
 from tests.tasks.test_initial_conditions import CYCLE, settings_in
@@ -97,7 +100,70 @@ def test_what_was_not_prepared_is_missed(tmp_path: Path) -> None:
         describe_perturbation(CYCLE, settings)
 
 
-def test_parameters_of_ones_own_are_refused_with_a_way_out(tmp_path: Path) -> None:
+def described(settings: Settings, **changes: Any) -> RunDescription:
+    return RunDescription(
+        **{
+            "cycle": CYCLE,
+            "model_sha256": "",
+            "statistics_sha256": "",
+            "initial_condition": "",
+            "initial_condition_sha256": "",
+            "seed": 0,
+            "rng": "operational",
+            "precision": "float32",
+            "attention": "auto",
+            "perturbation": describe_perturbation(CYCLE, settings),
+            "code_version": "0",
+            **changes,
+        }
+    )
+
+
+def weights(description: RunDescription, member: int) -> np.ndarray:
+    parameters = member_parameters(description, PassThroughForecaster())
+    assert parameters is not None
+    return parameters(member)["mix"]["w"]
+
+
+def test_a_members_parameters_follow_from_seed_init_time_and_member_alone(tmp_path: Path) -> None:
+    settings = prepared(tmp_path, kind="weights", amplitude=0.1)
+    description = described(settings)
+    published = PassThroughForecaster().parameters["mix"]["w"]
+    np.testing.assert_array_equal(weights(description, 0), published, "the control has the published ones")
+    first = weights(description, 1)
+    np.testing.assert_array_equal(weights(description, 1), first)
+    # Eight draws of a tenth of the root mean square, which is 1.05 for numbers evenly from 0.5 to 1.5.
+    assert 0.02 < np.std(first - published) < 0.25
+    earlier = Cycle(model=CYCLE.model, init_time=CYCLE.init_time - timedelta(hours=12))
+    for other in (described(settings, seed=1), described(settings, cycle=earlier)):
+        assert not np.array_equal(weights(other, 1), first)
+    assert not np.array_equal(weights(description, 2), first)
+    unrelated = described(settings, precision="bfloat16", code_version="1", model_sha256="another")
+    np.testing.assert_array_equal(weights(unrelated, 1), first)
+
+
+def test_weight_noise_is_part_of_the_run_and_leaves_the_analysis_alone(tmp_path: Path) -> None:
+    settings = prepared(tmp_path, kind="weights", amplitude=0.1)
+    assert describe_perturbation(CYCLE, settings)["kind"] == "weights"
+    control, first = temperatures(settings, (0, 1))
+    np.testing.assert_array_equal(control, first)
+    assert described(settings).run != described(prepared(tmp_path / "none")).run
+
+
+def test_parameters_of_ones_own_need_a_program_and_a_family_that_can(tmp_path: Path) -> None:
     settings = prepared(tmp_path, kind="weights")
-    with pytest.raises(UnknownOptionError, match="take 'noise', 'lagged' or 'analyses'"):
-        describe_perturbation(CYCLE, settings)
+    together = settings.models[CYCLE.model].model_copy(update={"members_per_program": 4})
+    with pytest.raises(UnknownOptionError, match="expected members_per_program=1, got 4"):
+        describe_perturbation(CYCLE, settings.model_copy(update={"models": {CYCLE.model: together}}))
+
+    class Fixed:
+        family = "fixed"
+
+    with pytest.raises(UnknownOptionError, match="family fixed cannot be exchanged"):
+        member_parameters(described(settings), Fixed())  # type: ignore[arg-type]
+
+
+def test_other_perturbations_leave_the_parameters_alone(tmp_path: Path) -> None:
+    for perturbation in ({}, {"kind": "noise"}, {"kind": "lagged", "lags_hours": [6], "amplitude": 1.0}):
+        settings = prepared(tmp_path / str(len(perturbation)), **perturbation)
+        assert member_parameters(described(settings), PassThroughForecaster()) is None

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import State
+from prefect.states import Crashed, Running
 
 from infra.errors import StoreError
 from infra.object_store import ObjectStore
 from infra.resources import MemoryUse
+from tasks import report_progress
 from tasks.report_progress import load_rows, reported
 from tasks.rollout import RolloutProgress
 
@@ -88,3 +96,28 @@ def test_a_row_of_the_load_table_says_what_matters(tmp_path: Path) -> None:
         "peak host GB": 2.5,
         "peak device GB": 40.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("state", "ends"), [(Running(), False), (Crashed(message="given up"), True), (None, False)]
+)
+def test_an_attempt_that_was_given_up_ends_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: State[Any] | None, ends: bool
+) -> None:
+    ended: list[int] = []
+    asked = threading.Event()
+
+    @contextmanager
+    def get_client(**_: Any) -> Iterator[Any]:
+        asked.set()
+        if state is None:
+            raise OSError("no server")
+        yield SimpleNamespace(read_flow_run=lambda _: SimpleNamespace(state=state))
+
+    context = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=SimpleNamespace(id=uuid4())))
+    monkeypatch.setattr(report_progress, "FlowRunContext", context)
+    monkeypatch.setattr(report_progress, "get_client", get_client)
+    store = ObjectStore(root=str(tmp_path))
+    with reported(store, KEY, block=1, seconds=0.01, end_process=ended.append):
+        assert asked.wait(60)
+    assert bool(ended) == ends

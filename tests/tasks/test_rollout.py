@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,14 +18,14 @@ import xarray as xr
 
 from infra import layout
 from infra.background_writer import Backoff
-from infra.errors import CheckpointMismatchError, StoreError, TransientSourceError
+from infra.errors import CheckpointMismatchError, StoreError, TransientSourceError, UnknownOptionError
 from infra.forecast_store import chunk_key, create_forecast_store, open_forecast, verify_member
 from infra.manifests import RunDescription, load_member_manifest
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 from model.rollout.rng import base_key, member_key
 from model.rollout.state import RolloutState
-from tasks.rollout import RolloutOptions, RolloutProgress, compute_members
+from tasks.rollout import BlockRollout, MemberParameters, RolloutOptions, RolloutProgress
 from tests.fakes.pass_through import TASK, PassThroughForecaster, initial_condition
 
 CYCLE = Cycle(model="pass-through", init_time=datetime(2026, 1, 1, tzinfo=UTC))
@@ -63,6 +64,7 @@ def compute(
     steps: int = 6,
     forecasters: Sequence[PassThroughForecaster] | None = None,
     progress: Callable[[RolloutProgress], None] | None = None,
+    parameters: MemberParameters | None = None,
     **options: Any,
 ) -> PassThroughForecaster:
     """Lay out the store and compute; returns the (first) forecaster, which remembers its steps."""
@@ -77,8 +79,8 @@ def compute(
         members=max(members) + 1,
         steps=steps,
     )
-    compute_members(
-        forecasters,
+    BlockRollout(
+        forecasters=forecasters,
         store=store,
         description=description,
         members=members,
@@ -87,7 +89,8 @@ def compute(
         statics=STATICS,
         options=RolloutOptions(**{"checkpoint_every": 2, "backoff": NO_WAIT, **options}),
         progress=progress,
-    )
+        parameters=parameters,
+    ).run()
     return forecasters[0]
 
 
@@ -149,7 +152,7 @@ def test_several_members_per_program_and_several_devices(
         def memory_stats(self) -> None:
             return None
 
-    monkeypatch.setattr("tasks.rollout.jax.local_devices", lambda: [Device(), Device()])
+    monkeypatch.setattr("tasks.rollout.local_devices", lambda: (Device(), Device()))
     forecasters = [PassThroughForecaster(), PassThroughForecaster()]
     compute(store, range(6), forecasters=forecasters, members_per_program=together)
     assert_identical(values(store, range(6)), undisturbed)
@@ -175,6 +178,25 @@ def test_a_longer_forecast_continues_the_shorter(store: ObjectStore, undisturbed
     compute(store, [0, 1], steps=3)
     assert min(step for _, step in compute(store, [0, 1]).advanced) == 3
     assert_identical(values(store, [0, 1]), undisturbed.isel(member=[0, 1]))
+
+
+def test_an_extension_that_was_interrupted_goes_on_from_its_own_checkpoint(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    compute(store, [0], steps=4)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        compute(store, [0], steps=20, forecasters=[Dies((0, 13))])
+    stored = [int(key[-9:-4]) for key in store.list(layout.rollout_checkpoints(CYCLE, RUN, 0))]
+    assert max(stored) > 4
+    resumed = compute(store, [0], steps=20)
+    assert resumed.advanced[0] == (0, max(stored))
+    whole = ObjectStore(root=str(tmp_path / "whole"))
+    compute(whole, [0], steps=20)
+    assert_identical(values(store, [0], 20), values(whole, [0], 20))
+    manifest = load_member_manifest(store, CYCLE, RUN, 0)
+    assert manifest is not None
+    assert manifest.started_at_steps == (0, 4, max(stored))
+    verify_member(store, FORECAST, TASK, member=0, steps=20, checksums=manifest.chunks)
 
 
 class Dies(PassThroughForecaster):
@@ -222,8 +244,8 @@ def test_a_damaged_chunk_is_computed_again_from_the_checkpoint_before_it(
 
 def test_a_model_other_than_the_runs_is_refused(store: ObjectStore) -> None:
     with pytest.raises(CheckpointMismatchError, match="planned with model"):
-        compute_members(
-            [PassThroughForecaster(seed=1)],
+        BlockRollout(
+            forecasters=[PassThroughForecaster(seed=1)],
             store=store,
             description=describe(PassThroughForecaster()),
             members=[0],
@@ -330,3 +352,94 @@ def test_the_manifest_is_json_of_a_known_format(store: ObjectStore) -> None:
     store.write(key, json.dumps({**document, "format": 2}).encode())
     with pytest.raises(StoreError, match="format 1"):
         load_member_manifest(store, CYCLE, RUN, 0)
+
+
+def own_parameters(member: int) -> dict[str, dict[str, np.ndarray]]:
+    return {"mix": {"w": np.full(8, member, np.float32)}}
+
+
+@pytest.mark.parametrize("blocks", [[range(4)], [[3, 0], [2, 1]]])
+def test_members_with_parameters_of_their_own_keep_them_whatever_the_block(
+    store: ObjectStore, blocks: list[Sequence[int]]
+) -> None:
+    for members in blocks:
+        compute(store, members, steps=3, parameters=own_parameters)
+    for member in range(4):
+        alone = PassThroughForecaster()
+        alone.use_parameters(own_parameters(member))
+        state, fields = start(alone, member), []
+        for _ in range(3):
+            [(state, step)] = alone.advance([state], STATICS)
+            fields.append(step)
+        expected = xr.concat(fields, "lead_time").expand_dims("member")
+        assert_identical(values(store, [member], 3), expected)
+
+
+def test_parameters_of_ones_own_are_kept_over_a_resumption(store: ObjectStore, tmp_path: Path) -> None:
+    whole = ObjectStore(root=str(tmp_path / "whole"))
+    compute(whole, [1, 2], parameters=own_parameters)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        compute(store, [1, 2], forecasters=[Dies((2, 5))], parameters=own_parameters)
+    compute(store, [1, 2], parameters=own_parameters)
+    assert_identical(values(store, [1, 2]), values(whole, [1, 2]))
+
+
+def test_members_of_one_program_cannot_have_parameters_of_their_own(store: ObjectStore) -> None:
+    with pytest.raises(UnknownOptionError, match="expected members_per_program=1, got 2"):
+        compute(store, [0], parameters=own_parameters, members_per_program=2)
+
+
+class Waits(PassThroughForecaster):
+    """Does not finish member 0's last step before another member's initial state was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.asked_in_time: bool | None = None
+        self.asked_by: dict[int, str] = {}
+
+    def initial_state(self, condition: xr.Dataset, **arguments: Any) -> RolloutState:
+        self.asked_by[arguments["member"]] = threading.current_thread().name
+        if arguments["member"] > 0:
+            self.asked.set()
+        return super().initial_state(condition, **arguments)
+
+    def advance(self, states: Sequence[RolloutState], statics: xr.Dataset) -> Any:
+        if states[0].member == 0 and states[0].step == 5:
+            self.asked_in_time = self.asked.wait(60)
+        return super().advance(states, statics)
+
+
+def test_the_next_member_is_prepared_while_the_device_works(store: ObjectStore) -> None:
+    forecaster = Waits()
+    compute(store, [0, 1, 2], forecasters=[forecaster])
+    assert forecaster.asked_in_time, "member 1 was not prepared before member 0 was done"
+    assert forecaster.asked_by[1].startswith("prepare")
+    assert forecaster.asked_by[2].startswith("prepare")
+
+
+def test_nothing_is_computed_while_a_block_is_prepared(store: ObjectStore) -> None:
+    forecaster = PassThroughForecaster()
+    description = describe(forecaster)
+    create_forecast_store(
+        store, FORECAST, task=TASK, grid=forecaster.grid, init_time=CYCLE.init_time, members=2, steps=2
+    )
+    asked: list[int] = []
+
+    def initial_state(forecaster: Any, member: int) -> RolloutState:
+        asked.append(member)
+        return start(forecaster, member)
+
+    block = BlockRollout(
+        forecasters=[forecaster],
+        store=store,
+        description=description,
+        members=[0, 1],
+        steps=2,
+        initial_state=initial_state,
+        statics=STATICS,
+    )
+    block.prepare()
+    assert (asked, forecaster.advanced) == ([0], []), "no more than the first member's state is held"
+    assert [manifest.member for manifest in block.run()] == [0, 1]
+    assert asked == [0, 1]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from infra.devices import Machine
 from infra.errors import DoesNotFitError
 from infra.settings import ModelSettings, RunSettings, Settings, StoreSettings
 from model.grid import Grid
 from tasks import run_plan
-from tasks.run_plan import Machine, load_fitting_models, plan_run, stored_bytes, this_machine
+from tasks.run_plan import load_fitting_models, plan_run, stored_bytes, this_machine
 from tests.fakes.pass_through import TASK
 
 GIB = 2**30
@@ -69,7 +70,7 @@ def test_fewer_members_per_program_or_a_smaller_type_are_named_where_they_would_
     plan = plan_run("graphcast", settings, machine=small(device_bytes=need - 1))
     with pytest.raises(DoesNotFitError, match=r"needs about .* on a NVIDIA H100.*members_per_program=4"):
         plan.require_fit()
-    assert 0 < len(plan.remedies) <= 2
+    assert 0 < len(plan.remedies) <= 3
 
 
 def test_every_named_remedy_would_indeed_fit(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """Kill what computes an ensemble, at random moments, and see whether the ensemble comes out the same.
 
 A real Prefect server and two process workers run on loopback; the model is the pass-through forecaster.
-``python -m tests.tools.survival --seeds 20`` tries many random sequences; the suite tries one.
+``python -m tests.tools.survival --seeds 20`` tries many random sequences on one server; the suite tries one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,10 +41,12 @@ from tests.fakes.pass_through import initial_condition
 ROOT = Path(__file__).resolve().parents[2]
 CYCLE = Cycle(model="pass-through", init_time=datetime(2026, 1, 1, tzinfo=UTC))
 MEMBERS, STEPS, CHECKPOINT_EVERY = 6, 12, 2
-POOL = "survival"
 _CHECKPOINT_IS_SURE = 4
 """Once a member begins this step its first checkpoint, after step 2, has left the writer's queue of two."""
+_SHARE_OF_ANYBODY = 0.3
+"""How often, after the first kill, not the process that computed last is hit but any, perhaps as it starts."""
 VICTIMS = ("member", "worker", "worker and member", "controller")
+Workers = dict[str, subprocess.Popen[bytes]]
 _CONFIGURATION = """
 [store]
 root = "{root}"
@@ -65,6 +68,7 @@ members = {members}
 steps = {steps}
 block_size = 2
 checkpoint_every = {checkpoint_every}
+seed = {seed}
 """
 
 
@@ -87,24 +91,29 @@ class Outcome:
     seconds: float = 0.0
 
 
-def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: float = 240.0) -> Outcome:
+def survive(
+    server: LocalServer, folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: float = 240.0
+) -> Outcome:
     """Run the ensemble while killing the victims one after the other; returns when it is complete.
 
     Args:
-        folder: an empty folder for the server, the store and the logs.
+        server: a running server; the ensemble has a work pool of its own there.
+        folder: an empty folder for the store and the logs.
         victims: what to kill, in order, of ``VICTIMS``.
-        seed: decides the moments.
+        seed: decides the moments, and the members' random numbers.
         limit_seconds: the longest it may take.
 
     Raises:
         TimeoutError: it did not finish; the logs lie in ``folder``.
     """
     chance = random.Random(seed)
-    store, diary, configuration = _prepare(folder)
+    store, diary, configuration = _prepare(folder, seed)
+    pool = _pool(seed)
+    asyncio.run(_deploy(server, pool))
     began = time.monotonic()
     with (
         mock.patch.dict(os.environ, {"FOLDCAST_CONFIG": str(configuration), "PYTHONPATH": str(ROOT)}),
-        _services(folder) as (server, workers, start_worker),
+        _workers(server, pool) as (workers, start_worker),
         open(folder / "controller.log", "ab") as log,
     ):
         environment = child_environment(**server.environment())
@@ -136,7 +145,11 @@ def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: f
                         controller.wait()
                         hit = controller.returncode == -signal.SIGKILL
                     else:
-                        hit = _kill(diary, earliest, victim, workers, start_worker)
+                        anybody = bool(kills) and chance.random() < _SHARE_OF_ANYBODY
+                        chosen = (
+                            chance.choice(sorted(workers)) if anybody else _busiest(diary, workers, earliest)
+                        )
+                        hit = chosen is not None and _kill(chosen, victim, workers, start_worker)
                     if hit:
                         open_victims.pop(0)
                         kills.append(f"{victim} at {time.monotonic() - began:.1f} s")
@@ -148,10 +161,14 @@ def survive(folder: Path, victims: Sequence[str], *, seed: int, limit_seconds: f
             if controller.poll() is None:
                 controller.kill()
                 controller.wait()
-    return _examine(folder, store, diary, seen, kills, time.monotonic() - began)
+    return _examine(folder, store, diary, seen, kills, seed, time.monotonic() - began)
 
 
-def _prepare(folder: Path) -> tuple[ObjectStore, Path, Path]:
+def _pool(seed: int) -> str:
+    return f"survival-{seed}"
+
+
+def _prepare(folder: Path, seed: int) -> tuple[ObjectStore, Path, Path]:
     store = ObjectStore(root=str(folder / "store"))
     write_analysis(store, layout.initial_condition(CYCLE), initial_condition(CYCLE.init_time))
     diary = folder / "diary.txt"
@@ -161,7 +178,8 @@ def _prepare(folder: Path) -> tuple[ObjectStore, Path, Path]:
         _CONFIGURATION.format(
             root=folder / "store",
             diary=diary,
-            pool=POOL,
+            pool=_pool(seed),
+            seed=seed,
             members=MEMBERS,
             steps=STEPS,
             checkpoint_every=CHECKPOINT_EVERY,
@@ -172,45 +190,50 @@ def _prepare(folder: Path) -> tuple[ObjectStore, Path, Path]:
 
 
 @contextmanager
-def _services(folder: Path) -> Iterator[tuple]:
+def own_server(folder: Path) -> Iterator[LocalServer]:
+    """A server with its database in a folder, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = LocalServer(home=folder / "prefect", port=port)
+    server = LocalServer(home=folder, port=port)
+    with running_server(server, timeout=180.0):
+        yield server
+
+
+@contextmanager
+def _workers(server: LocalServer, pool: str) -> Iterator[tuple[Workers, Callable[[str], None]]]:
     with ExitStack() as stack:
-        stack.enter_context(running_server(server, timeout=180.0))
-        subprocess.run(
-            [sys.executable, "-m", "tests.tools.survival", "--deploy"],
-            env=child_environment(**server.environment()),
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        workers: dict[str, subprocess.Popen[bytes]] = {}
+        workers: Workers = {}
 
         def start_worker(name: str) -> None:
-            workers[name] = stack.enter_context(running_worker(server, pool=POOL, name=name, limit=1))
+            workers[name] = stack.enter_context(running_worker(server, pool=pool, name=name, limit=1))
 
-        start_worker("first")
-        start_worker("second")
+        start_worker(f"{pool}-first")
+        start_worker(f"{pool}-second")
         try:
-            yield server, workers, start_worker
+            yield workers, start_worker
         finally:
             for process in [c for w in workers.values() if w.poll() is None for c in _members_of(w)]:
                 process.kill()
 
 
-def _kill(diary: Path, earliest: int, victim: str, workers: dict, start_worker: object) -> bool:
-    """Kill the process that computed last, its worker, or both; False if it is too early or it has ended."""
+def _busiest(diary: Path, workers: Workers, earliest: int) -> str | None:
+    """The worker whose process computed last; None if it is too early or the process has ended."""
     last = diary.read_text().splitlines()[-1].split()
     if int(last[2]) < earliest:
+        return None
+    return next(
+        (name for name, worker in workers.items() if int(last[0]) in [p.pid for p in _members_of(worker)]),
+        None,
+    )
+
+
+def _kill(name: str, victim: str, workers: Workers, start_worker: Callable[[str], None]) -> bool:
+    """Kill a worker's member process, the worker, or both; False if there is nothing to kill."""
+    worker = workers[name]
+    computing = _members_of(worker)
+    if not computing:
         return False
-    families = {name: _members_of(worker) for name, worker in workers.items()}
-    found = [name for name, family in families.items() if int(last[0]) in [p.pid for p in family]]
-    if not found:
-        return False
-    [name] = found
-    worker, computing = workers[name], families[name]
     if victim != "member":
         worker.send_signal(signal.SIGKILL)
         worker.wait()
@@ -218,7 +241,7 @@ def _kill(diary: Path, earliest: int, victim: str, workers: dict, start_worker: 
         for process in computing:
             process.kill()
     if victim != "member":
-        start_worker(f"{name}'")  # type: ignore[operator]
+        start_worker(f"{name}'")
         del workers[name]
     return True
 
@@ -241,7 +264,13 @@ def _look_for_checkpoints(store: ObjectStore, seen: dict[int, float]) -> None:
 
 
 def _examine(
-    folder: Path, store: ObjectStore, diary: Path, seen: dict[int, float], kills: list[str], seconds: float
+    folder: Path,
+    store: ObjectStore,
+    diary: Path,
+    seen: dict[int, float],
+    kills: list[str],
+    seed: int,
+    seconds: float,
 ) -> Outcome:
     model = ModelSettings(
         checkpoint="pass-through",
@@ -252,6 +281,7 @@ def _examine(
         members=MEMBERS,
         steps=STEPS,
         block_size=MEMBERS,
+        seed=seed,
     )
     quiet = ObjectStore(root=str(folder / "quiet"))
     write_analysis(quiet, layout.initial_condition(CYCLE), initial_condition(CYCLE.init_time))
@@ -279,18 +309,21 @@ def _examine(
     )
 
 
-async def _deploy() -> None:
+async def _deploy(server: LocalServer, pool: str) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.settings import temporary_settings
 
     from flows.members import members
+    from flows.serve import client_settings
 
-    async with get_client() as client:
-        await client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        flow_id = await client.create_flow(members)
-        await client.create_deployment(
-            flow_id, name=POOL, entrypoint="flows.members.members", work_pool_name=POOL, pull_steps=[]
-        )
+    with temporary_settings(client_settings(server)):
+        async with get_client() as client:
+            await client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+            flow_id = await client.create_flow(members)
+            await client.create_deployment(
+                flow_id, name=pool, entrypoint="flows.members.members", work_pool_name=pool, pull_steps=[]
+            )
 
 
 def _control() -> None:
@@ -302,22 +335,34 @@ def _control() -> None:
 def main() -> None:
     """Many random sequences, or one of the processes of a single one."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--deploy", action="store_true")
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, help="default: three at random")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--port", type=int, help="of a server that runs on this machine; default: starts one")
     arguments = parser.parse_args()
-    if arguments.deploy:
-        asyncio.run(_deploy())
-    elif arguments.control:
+    if arguments.control:
         _control()
-    else:
+        return
+    base = Path(tempfile.mkdtemp(prefix="survival-", dir=arguments.folder))
+    failed = 0
+    home = base / "server"
+    port = arguments.port
+    running = nullcontext(LocalServer(home=home, port=port)) if port else own_server(home)
+    with running as server:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             victims = arguments.victims or random.Random(seed).choices(VICTIMS, k=3)
-            folder = Path(tempfile.mkdtemp(prefix=f"survival-{seed}-", dir=arguments.folder))
-            print(seed, victims, survive(folder, victims, seed=seed, limit_seconds=600), flush=True)
+            folder = base / str(seed)
+            folder.mkdir()
+            try:
+                outcome = survive(server, folder, victims, seed=seed, limit_seconds=600)
+                failed += not outcome.identical or bool(outcome.started_again)
+                print(seed, victims, outcome, flush=True)
+            except Exception:
+                failed += 1
+                print(seed, victims, "failed", traceback.format_exc(), flush=True)
+    sys.exit(f"{failed} of {arguments.seeds} failed" if failed else 0)
 
 
 if __name__ == "__main__":
