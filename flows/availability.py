@@ -1,7 +1,8 @@
 """Finds cycles whose inputs are complete at their source and starts each exactly once.
 
 Run every few minutes: no slot is held while waiting. A cycle whose inputs have not come by its model's
-cut-off is reported late, once, and still started should they come afterwards. A source that does not answer
+cut-off is reported late, once, and still started should they come afterwards; one that has them and is not
+published in time is reported overdue. A source that does not answer
 has not delivered either, and holds up no other model.
 """
 
@@ -14,7 +15,7 @@ from prefect import flow
 from infra.errors import FoldcastError
 from infra.events import raise_event_once
 from infra.object_store import ObjectStore
-from infra.settings import Settings, load_settings
+from infra.settings import Settings, SettingsError, load_settings
 from model.cycle import Cycle, recent_init_times
 from tasks.cycle_table import publish_cycle_table
 from tasks.initial_conditions import missing_inputs
@@ -22,6 +23,8 @@ from tasks.launch import LaunchOutcome, start_cycle, state_in_store
 
 _PAUSE = timedelta(minutes=10)
 """Before a cycle's second attempt; with five attempts the last one comes two and a half hours after the first."""
+
+_AFTER_CUTOFF = timedelta(hours=6)
 
 
 @flow(name="availability", flow_run_name="availability")
@@ -36,16 +39,19 @@ def availability(
     Args:
         models: names of configured models.
         now: the time to judge by; default: this machine's clock.
-        look_back: older init_times are left to the backfill.
+        look_back: older init_times are left to the backfill; at least some hours beyond a model's cut-off.
         attempts: flow runs a cycle may take before it is given up.
     """
     settings = load_settings()
     store = settings.store.open()
     moment = now or datetime.now(UTC)
     statuses = []
+    if not settings.models:
+        raise SettingsError("availability: no model is configured; FOLDCAST_CONFIG names the configuration")
     for name in models or sorted(settings.models):
         model = settings.configured_model(name)
-        for init_time in recent_init_times(moment, hours=model.init_hours, look_back=look_back):
+        reach = max(look_back, model.cutoff + _AFTER_CUTOFF, model.publish_by + _AFTER_CUTOFF)
+        for init_time in recent_init_times(moment, hours=model.init_hours, look_back=reach):
             cycle = Cycle(model=name, init_time=init_time)
             statuses.append(look_after(cycle, settings, store, now=moment, attempts=attempts))
     publish_cycle_table(statuses, key="availability")
@@ -61,7 +67,7 @@ def look_after(
     attempts: int,
     pause: timedelta = _PAUSE,
 ) -> LaunchOutcome:
-    """Start the cycle if it can be, say that it is late or given up if it is, else leave it waiting.
+    """Start the cycle if it can be, say that it is late, overdue or given up if it is, else leave it waiting.
 
     Args:
         cycle: the cycle.
@@ -72,13 +78,15 @@ def look_after(
         pause: between the first two of them, doubled for each further one.
     """
     known = state_in_store(store, cycle)
-    if known is not None:
+    if known is not None and known.state == "published":
         return known
-    missing = _missing(cycle, settings)
+    missing = () if known is not None else _missing(cycle, settings)
     if not missing:
-        outcome = start_cycle(cycle, queue="realtime", attempts=attempts, pause=pause)
+        outcome = known or start_cycle(cycle, queue="realtime", attempts=attempts, pause=pause)
         if outcome.state == "failed":
             raise_event_once(store, "failed", cycle, reason=outcome.reason, attempts=attempts)
+        elif now >= cycle.init_time + settings.configured_model(cycle.model).publish_by:
+            raise_event_once(store, "overdue", cycle, state=outcome.state, reason=outcome.reason)
         return outcome
     reason = f"missing {', '.join(missing[:5])}" + (
         f" and {len(missing) - 5} more" if len(missing) > 5 else ""

@@ -70,7 +70,7 @@ def backfill(
         end: last init_time.
         every: time between cycles, e.g. 6h or 1d.
         models: names of configured models; default: all.
-        max_parallel: cycles running at once.
+        max_parallel: cycles running at once on the workers; in-process they run one after the other.
         dry_run: only say what would be done.
         force: run published cycles again as well.
         poll_seconds: seconds between looks at the running cycles.
@@ -99,7 +99,12 @@ def fill(
     """Run the cycles that are not published; what became of each, those skipped first.
 
     Inside a flow run the outcomes become its table. The arguments are those of the flow.
+
+    Raises:
+        FoldcastError: max_parallel is not positive.
     """
+    if max_parallel < 1:
+        raise FoldcastError(f"backfill: expected max_parallel of at least 1, got {max_parallel}")
     store = settings.store.open()
     skipped, todo = split_published(store, cycles, force=force)
     if dry_run:
@@ -215,6 +220,9 @@ def run_here(cycle: Cycle, settings: Settings, *, force: bool) -> LaunchOutcome:
         run_cycle(cycle, settings, force=force)
     except FoldcastError as error:
         return LaunchOutcome(cycle=cycle, state="failed", reason=str(error), attempts=1)
+    except Exception as error:
+        _LOG.exception("%s", cycle)
+        return LaunchOutcome(cycle=cycle, state="failed", reason=repr(error), attempts=1)
     return LaunchOutcome(cycle=cycle, state="published", attempts=1)
 
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import ParamSpec, TypeVar
 
-from prefect import flow
+from prefect import Task, flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, State
@@ -23,14 +28,18 @@ from infra.claims import CycleBusyError, claim_cycle, held, utc_now
 from infra.errors import FoldcastError, MissingDataError
 from infra.events import raise_event
 from infra.settings import Settings, load_settings
+from infra.work_pool_setup import SOURCE_LIMIT
 from model.cycle import Cycle, parse_init_time, recent_init_times
 from tasks.cycle_links import publish_links
-from tasks.initial_conditions import missing_inputs, prepare_initial_condition
+from tasks.initial_conditions import missing_inputs, prepare_initial_condition_task
 from tasks.launch import start_cycle
 from tasks.products import make_products
 from tasks.publish import publish_cycle
 from tasks.rollout import ProgressCallback
-from tasks.validation import validate_initial_condition
+from tasks.validation import validate_initial_condition_task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @flow(name="forecast", flow_run_name="{model}-{init_time:%Y%m%dT%HZ}")
@@ -101,15 +110,36 @@ def run_cycle(
         return manifest
     with held(claim_cycle(store, cycle, owner=_owner())):
         raise_event("started", cycle)
-        prepare_initial_condition(cycle, settings)
-        validate_initial_condition(cycle, settings)
+        with _place_at_source(settings):
+            stage(prepare_initial_condition_task)(cycle, settings)
+        stage(validate_initial_condition_task)(cycle, settings)
         ensemble = forecast_ensemble(
             cycle, settings, members=members, steps=steps, progress=progress, queue=queue
         )
-        make_products(cycle, settings, ensemble)
-        manifest = publish_cycle(cycle, settings, ensemble.run, replace=force)
+        stage(_once(make_products, "make products"))(cycle, settings, ensemble)
+        manifest = stage(_once(publish_cycle, "publish"))(cycle, settings, ensemble.run, replace=force)
     publish_links(cycle, settings)
     return manifest
+
+
+def stage(shown: Task[P, R]) -> Callable[P, R]:
+    """A stage of a cycle: in a flow run a task, which the UI shows and which has retries; else plain."""
+    return shown if FlowRunContext.get() is not None else shown.fn
+
+
+def _once(function: Callable[P, R], name: str) -> Task[P, R]:
+    """A stage without retries: the next attempt at the cycle repeats it."""
+    return task(function, name=name, persist_result=False, cache_policy=NO_CACHE)
+
+
+@contextmanager
+def _place_at_source(settings: Settings) -> Iterator[None]:
+    """One of the places that all workers together have at providers; in-process there is but this one."""
+    if FlowRunContext.get() is None or settings.run.submission == "in-process":
+        yield
+        return
+    with concurrency(SOURCE_LIMIT):
+        yield
 
 
 def forecast_here(

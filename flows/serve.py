@@ -24,7 +24,7 @@ from infra.claims import utc_now
 from infra.local_services import LocalServer, running_server, running_worker
 from infra.metrics import serve_metrics
 from infra.object_store import ObjectStore
-from infra.settings import child_environment, load_settings
+from infra.settings import child_environment, configuration_file, load_settings
 from infra.store_server import serve_store
 from infra.supervision import ServiceError, Supervisor
 from infra.work_pool_setup import CONTROLLER_SLOTS, local_pools, set_up_work_pools
@@ -58,7 +58,7 @@ def serve(
         prefect_file: the file that declares the deployments.
 
     Raises:
-        ServiceError: the port is in use, a service does not start, or one keeps ending.
+        ServiceError: no model is configured, a port is in use, a service does not start, or one keeps ending.
     """
     console = Console()
     server = LocalServer(
@@ -67,7 +67,7 @@ def serve(
         port=port,
         database_url=SecretStr(database_url) if database_url else None,
         credentials=SecretStr(credentials) if credentials else None,
-        store_url=_store_url(host, pages_port),
+        variables=_configuration(host, pages_port),
     )
     signal.signal(signal.SIGTERM, _stop)  # as a service manager ends it
     with ExitStack() as others, Supervisor() as services:
@@ -102,11 +102,22 @@ def _stop(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _store_url(host: str, pages_port: int) -> str | None:
-    """Where this machine's pages are, unless the configuration names another place or there are none."""
-    if load_settings().store.public_url is not None or not pages_port:
-        return None
-    return f"http://{_reachable(host)}:{pages_port}"
+def _configuration(host: str, pages_port: int) -> dict[str, str]:
+    """The environment in which a worker, whose flow runs start in folders of their own, finds what is configured.
+
+    Raises:
+        ServiceError: no model is configured, so nothing would ever run.
+    """
+    file, settings = configuration_file(), load_settings()
+    if not settings.models:
+        where = f"in {file}" if file else "and found no foldcast.toml here; FOLDCAST_CONFIG names another"
+        raise ServiceError(f"configuration: expected at least one model {where}")
+    variables = {"FOLDCAST_STORE__ROOT": settings.store.root, "FOLDCAST_RUN__CACHE": settings.run.cache}
+    if file is not None:
+        variables["FOLDCAST_CONFIG"] = str(file)
+    if settings.store.public_url is None and pages_port:
+        variables["FOLDCAST_STORE__PUBLIC_URL"] = f"http://{_reachable(host)}:{pages_port}"
+    return variables
 
 
 def _reachable(host: str) -> str:

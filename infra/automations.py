@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from pydantic import SecretStr
 
@@ -14,6 +14,7 @@ DEAD_RUN_AFTER = timedelta(seconds=90)
 
 _ALERTS: dict[CycleEvent, str] = {
     "late": "Inputs of a cycle have not come by its cut-off.",
+    "overdue": "A cycle has its inputs and is not published in time.",
     "invalid": "Inputs of a cycle failed a blocking check; the cycle does not run.",
     "incomplete": "Members of a cycle were given up.",
     "quarantined": "Products of a cycle failed a check and stay invisible.",
@@ -30,7 +31,8 @@ def automation_documents(*, notify: bool) -> list[dict[str, Any]]:
         notify: whether alerts are posted to the webhook block; otherwise they are only seen in the UI, where
             a triggered automation leaves an event of its own.
     """
-    return [_dead_run(), *(_alert(event, text, notify=notify) for event, text in _ALERTS.items())]
+    alerts = (_alert(event, text, notify=notify) for event, text in _ALERTS.items())
+    return [_dead_run(), _no_worker(notify=notify), *alerts]
 
 
 def _dead_run() -> dict[str, Any]:
@@ -63,9 +65,25 @@ def _dead_run() -> dict[str, Any]:
     }
 
 
+def _no_worker(*, notify: bool) -> dict[str, Any]:
+    """Nothing else can tell that no worker is alive: what would tell runs on a worker."""
+    return {
+        "name": "foldcast: flow runs do not start",
+        "description": "Three flow runs within half an hour were late: no worker takes them.",
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "expect": ["prefect.flow-run.Late"],
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "threshold": 3,
+            "within": timedelta(minutes=30).total_seconds(),
+        },
+        "actions": [_notification("flow runs do not start", "No worker takes the flow runs.", notify=notify)],
+    }
+
+
 def _alert(event: CycleEvent, text: str, *, notify: bool) -> dict[str, Any]:
     body = "{{ event.resource.name }}: " + text + " {{ event.payload }}"
-    webhook = {"type": "send-notification", "subject": f"Foldcast: {event}", "body": body}
     return {
         "name": f"foldcast: {event}",
         "description": text,
@@ -78,8 +96,14 @@ def _alert(event: CycleEvent, text: str, *, notify: bool) -> dict[str, Any]:
             "threshold": 1,
             "within": 0,
         },
-        "actions": [webhook] if notify else [{"type": "do-nothing"}],
+        "actions": [_notification(event, body, notify=notify)],
     }
+
+
+def _notification(subject: str, body: str, *, notify: bool) -> dict[str, Any]:
+    if not notify:
+        return {"type": "do-nothing"}
+    return {"type": "send-notification", "subject": f"Foldcast: {subject}", "body": body}
 
 
 def create_automations(webhook: SecretStr | None) -> list[str]:
@@ -94,7 +118,9 @@ def create_automations(webhook: SecretStr | None) -> list[str]:
                 action["block_document_id"] = block_id
         wanted = Automation.model_validate(document)
         try:
-            wanted.id = Automation.read(name=wanted.name).id
+            wanted.id = cast(
+                Automation, Automation.read(name=wanted.name)
+            ).id  # not a coroutine outside a loop
         except ValueError:
             wanted.create()
         else:
@@ -105,11 +131,12 @@ def create_automations(webhook: SecretStr | None) -> list[str]:
 
 def _notification_block(webhook: SecretStr) -> str:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.types import SecretDict
 
     block = CustomWebhookNotificationBlock(
         name=WEBHOOK_BLOCK,
         url="{{ url }}",
-        secrets={"url": webhook.get_secret_value()},
+        secrets=SecretDict({"url": webhook.get_secret_value()}),
         json_data={"subject": "{{subject}}", "text": "{{body}}"},
     )
     return str(block.save(WEBHOOK_BLOCK, overwrite=True))

@@ -9,6 +9,7 @@ no moment at which two hold the same one.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -24,8 +27,11 @@ from infra.errors import FoldcastError, StoreError, TransientSourceError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
+_LOG = logging.getLogger(__name__)
+
 DEFAULT_LEASE = timedelta(minutes=10)
 _RENEWALS_PER_LEASE = 5
+_CLOCK_STEP_SECONDS = 3600.0
 
 Clock = Callable[[], datetime]
 
@@ -79,10 +85,10 @@ def held(claim: Claim) -> Iterator[Claim]:
 
     def keep() -> None:
         while not stop.wait((claim.lease / _RENEWALS_PER_LEASE).total_seconds()):
-            with suppress(
-                StoreError, TransientSourceError
-            ):  # the next heartbeat within the lease makes it good
+            try:
                 claim.renew()
+            except Exception as error:  # the next heartbeat within the lease makes it good
+                _LOG.warning("%s: claim not renewed: %s", claim.cycle, error)
 
     thread = threading.Thread(target=keep, name=f"claim {claim.cycle}", daemon=True)
     thread.start()
@@ -91,7 +97,10 @@ def held(claim: Claim) -> Iterator[Claim]:
     finally:
         stop.set()
         thread.join()
-        claim.release()
+        try:
+            claim.release()
+        except (StoreError, TransientSourceError) as error:  # the lease ends it
+            _LOG.warning("%s: claim not released: %s", claim.cycle, error)
 
 
 def claim_cycle(
@@ -154,16 +163,30 @@ def _state(store: ObjectStore, cycle: Cycle, number: int) -> dict:
 
 
 def _document(owner: str, time: datetime, *, released: bool) -> bytes:
-    process = {"host": socket.gethostname(), "pid": os.getpid(), "created": psutil.Process().create_time()}
+    process = {**_process_space(), "pid": os.getpid(), "created": psutil.Process().create_time()}
     state = {"owner": owner, "time": time.isoformat(), "released": released, "process": process}
     return json.dumps(state).encode()
 
 
-def _is_gone(process: dict) -> bool:
-    """Whether a process was on this machine and has ended; of other machines nothing is known."""
-    if process["host"] != socket.gethostname():
+def _process_space() -> dict[str, str]:
+    """Within which a process number means one process: a machine, since it was started, and a container."""
+    space = {"host": socket.gethostname()}
+    with suppress(OSError):
+        space["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space["namespace"] = os.readlink("/proc/self/ns/pid")
+    return space
+
+
+def _is_gone(process: dict[str, Any]) -> bool:
+    """Whether a process was beside this one and has ended; of others nothing is known.
+
+    Stepping the clock moves the time at which a process seems to have begun. A number that was taken again within
+    that margin only makes the claim last until its lease ends.
+    """
+    own = _process_space()
+    if {name: process.get(name) for name in own} != own:
         return False
     try:
-        return psutil.Process(process["pid"]).create_time() != process["created"]
+        return abs(psutil.Process(process["pid"]).create_time() - process["created"]) > _CLOCK_STEP_SECONDS
     except psutil.NoSuchProcess:
         return True

@@ -13,6 +13,7 @@ CycleEvent = Literal[
     "started",
     "validated",
     "late",
+    "overdue",
     "invalid",
     "incomplete",
     "quarantined",

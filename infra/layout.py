@@ -59,9 +59,9 @@ def analysis(source: str, valid_time: datetime, resolution: float, request: str)
     return f"fields/{source}/{_stamp(valid_time)}/{resolution:g}deg-{request}.zarr"
 
 
-def statics(source: str, resolution: float) -> str:
-    """Orography and land-sea mask of a source on a grid."""
-    return f"statics/{source}/{resolution:g}deg.zarr"
+def statics(source: str, resolution: float, request: str) -> str:
+    """Orography and land-sea mask of a source on a grid; ``request`` is the digest of how they came there."""
+    return f"statics/{source}/{resolution:g}deg-{request}.zarr"
 
 
 def initial_condition(cycle: Cycle, source: str = "") -> str:
@@ -81,7 +81,7 @@ def data_docs(cycle: Cycle, name: str = "index.html") -> str:
 
 def shown_prefixes() -> tuple[str, ...]:
     """Where people look: products, the catalogue, reports of checks and of skill, reasons of a quarantine."""
-    return ("cycles/", "catalog/", "validation/", "verification/", "quarantine/")
+    return ("cycles/", "catalog/", "reports/", "validation/", "verification/", "quarantine/")
 
 
 def runs_prefix(cycle: Cycle) -> str:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ class LocalServer:
         port: TCP port.
         database_url: PostgreSQL URL (``postgresql+asyncpg://…``); None for SQLite below ``home``.
         credentials: ``user:password`` for basic authentication; required unless host is loopback.
-        store_url: where people see the store's pages, for links; None leaves that to the configuration.
+        variables: further environment of the server and its workers, e.g. where the configuration is.
     """
 
     home: Path
@@ -44,7 +44,7 @@ class LocalServer:
     port: int = 4200
     database_url: SecretStr | None = field(default=None, repr=False)
     credentials: SecretStr | None = field(default=None, repr=False)
-    store_url: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and self.credentials is None:
@@ -53,12 +53,13 @@ class LocalServer:
     @property
     def api_url(self) -> str:
         """URL of the server's API as its clients on this machine use it."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        return f"http://{host}:{self.port}/api"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/api"
 
     def environment(self) -> dict[str, str]:
         """Environment of the server, its workers and its clients; no telemetry."""
         variables = {
+            **self.variables,
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.api_url,
             **NO_TELEMETRY,
@@ -69,8 +70,6 @@ class LocalServer:
             # Kept in memory they are lost with a restart, and Prefect ends the flow runs that held one.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
-        if self.store_url is not None:
-            variables["FOLDCAST_STORE__PUBLIC_URL"] = self.store_url
         if self.database_url is not None:
             variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.database_url.get_secret_value()
         if self.credentials is not None:

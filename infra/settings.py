@@ -112,6 +112,28 @@ class ProductSettings(_Section):
         return value
 
 
+class StationSettings(_Section):
+    """Station observations a model's forecasts are scored against."""
+
+    observations: str = Field(
+        ...,
+        description="File or URL (.csv, .parquet, .nc) of reports; strftime codes stand for the valid time.",
+    )
+    lapse_rate: float = Field(
+        0.0065, description="K per metre by which 2 m temperature is brought to a station's height; 0: not."
+    )
+    gross_limits: dict[str, float] = Field(
+        default_factory=lambda: {
+            "2m_temperature": 20.0,
+            "mean_sea_level_pressure": 3000.0,
+            "10m_u_component_of_wind": 30.0,
+            "10m_v_component_of_wind": 30.0,
+            "10m_wind_speed": 30.0,
+        },
+        description="Departure from the ensemble mean beyond which a report is left out, by variable.",
+    )
+
+
 class ModelSettings(_Section):
     """One configured model: its weights, its inputs and how it is run."""
 
@@ -130,6 +152,9 @@ class ModelSettings(_Section):
     init_hours: tuple[int, ...] = Field((0, 12), description="Hours of day, UTC, at which cycles start.")
     cutoff: timedelta = Field(
         timedelta(hours=10), description="After init_time + cutoff a cycle without inputs is late."
+    )
+    publish_by: timedelta = Field(
+        timedelta(hours=12), description="After init_time + publish_by a cycle with inputs is overdue."
     )
     seed: int = Field(0, ge=0, description="Seed of the cycle's base random key.")
     rng: Literal["operational", "reference"] = Field("operational", description="Recipe of random keys.")
@@ -150,6 +175,7 @@ class ModelSettings(_Section):
         default_factory=dict, description="Initial-condition perturbation of a deterministic model."
     )
     climatology: str | None = Field(None, description="Climatology file for anomalies and verification.")
+    stations: StationSettings | None = Field(None, description="Station observations to score against.")
     products: ProductSettings = Field(default_factory=ProductSettings, description="What is published.")
 
 
@@ -193,6 +219,13 @@ def _anchored(section: _Some, folder: Path, fields: tuple[str, ...]) -> _Some:
     return section.model_copy(
         update={name: str(folder / Path(path).expanduser()) for name, path in local.items()}
     )
+
+
+def _anchored_model(model: ModelSettings, folder: Path) -> ModelSettings:
+    model = _anchored(model, folder, _MODEL_PATHS)
+    if model.stations is None:
+        return model
+    return model.model_copy(update={"stations": _anchored(model.stations, folder, ("observations",))})
 
 
 class Settings(BaseSettings):
@@ -242,7 +275,7 @@ class Settings(BaseSettings):
 
     def anchored(self, folder: Path) -> Settings:
         """The same settings with relative paths made absolute below a folder."""
-        models = {name: _anchored(model, folder, _MODEL_PATHS) for name, model in self.models.items()}
+        models = {name: _anchored_model(model, folder) for name, model in self.models.items()}
         store = _anchored(self.store, folder, ("root",))
         run = _anchored(self.run, folder, ("cache",))
         return self.model_copy(update={"models": models, "store": store, "run": run})
@@ -259,6 +292,22 @@ class Settings(BaseSettings):
         return self.sources[name]
 
 
+def configuration_file(path: Path | None = None) -> Path | None:
+    """The TOML file that is read, absolute; None where there is none.
+
+    Args:
+        path: the one to read; default ``FOLDCAST_CONFIG``, else ``foldcast.toml`` if it exists.
+
+    Raises:
+        SettingsError: a file was named and is not there.
+    """
+    named = path or (Path(os.environ["FOLDCAST_CONFIG"]) if "FOLDCAST_CONFIG" in os.environ else None)
+    if named is not None and not named.is_file():
+        raise SettingsError(f"configuration file: expected a TOML file, found none at {named}")
+    file = named or Path("foldcast.toml")
+    return file.resolve() if file.is_file() else None
+
+
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """Settings from overrides, the environment and a TOML file.
 
@@ -269,16 +318,13 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     Raises:
         SettingsError: the file is missing or not TOML, or a field is not valid.
     """
-    named = path or (Path(os.environ["FOLDCAST_CONFIG"]) if "FOLDCAST_CONFIG" in os.environ else None)
-    if named is not None and not named.is_file():
-        raise SettingsError(f"configuration file: expected a TOML file, found none at {named}")
-    file = named or Path("foldcast.toml")
+    file = configuration_file(path)
 
     class _FromFile(Settings):
-        model_config = SettingsConfigDict(toml_file=file if file.is_file() else None)
+        model_config = SettingsConfigDict(toml_file=file)
 
     try:
-        return _FromFile(**overrides).anchored(file.resolve().parent if file.is_file() else Path.cwd())
+        return _FromFile(**overrides).anchored(file.parent if file is not None else Path.cwd())
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

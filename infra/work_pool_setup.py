@@ -63,12 +63,16 @@ def local_pools(gpu_workers: int) -> tuple[Pool, ...]:
     return tuple(replace(pool, queue_limits=limits.get(pool.name, {})) for pool in POOLS)
 
 
-CONCURRENCY_LIMITS = {"foldcast-source": 4, "foldcast-publish": 2}
-"""Global limits: provider downloads and publications at once over all workers."""
+SOURCE_LIMIT = "foldcast-source"
+CONCURRENCY_LIMITS = {SOURCE_LIMIT: 4}
+"""Global limits: cycles that ask providers for their inputs at once, over all workers."""
 
 
 async def set_up_work_pools(client: PrefectClient, pools: tuple[Pool, ...] = POOLS) -> None:
-    """Create or update pools, their queues with priorities, and the global concurrency limits."""
+    """Create or update pools, their queues with priorities, and the global concurrency limits.
+
+    A pool that exists with another type, made for Kubernetes say, keeps its type and template.
+    """
     for pool in pools:
         try:
             await client.create_work_pool(
@@ -81,14 +85,15 @@ async def set_up_work_pools(client: PrefectClient, pools: tuple[Pool, ...] = POO
                 )
             )
         except ObjectAlreadyExists:
-            await client.update_work_pool(
-                pool.name,
-                WorkPoolUpdate(
-                    description=pool.description,
-                    base_job_template=_template(pool),
-                    concurrency_limit=pool.limit,
-                ),
-            )
+            if (await client.read_work_pool(pool.name)).type == pool.type:
+                await client.update_work_pool(
+                    pool.name,
+                    WorkPoolUpdate(
+                        description=pool.description,
+                        base_job_template=_template(pool),
+                        concurrency_limit=pool.limit,
+                    ),
+                )
         for queue, priority in QUEUE_PRIORITIES.items():
             await _set_up_queue(client, pool.name, queue, priority, pool.queue_limits.get(queue))
     for name, limit in CONCURRENCY_LIMITS.items():

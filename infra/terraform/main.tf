@@ -13,6 +13,12 @@ variable "bucket" {
   type        = string
 }
 
+variable "prefix" {
+  description = "Where in the bucket the store's root is, with a slash at the end; settings.store.root names the same."
+  type        = string
+  default     = "prod/"
+}
+
 variable "keep_run_days" {
   description = "Days after which working data of runs (members, rollout checkpoints) expire."
   type        = number
@@ -47,7 +53,18 @@ resource "aws_s3_bucket_lifecycle_configuration" "store" {
     id     = "expire-runs"
     status = "Enabled"
     filter {
-      prefix = "runs/"
+      prefix = "${var.prefix}runs/"
+    }
+    expiration {
+      days = var.keep_run_days
+    }
+  }
+
+  rule {
+    id     = "expire-analyses"
+    status = "Enabled"
+    filter {
+      prefix = "${var.prefix}fields/"
     }
     expiration {
       days = var.keep_run_days
@@ -76,11 +93,15 @@ data "aws_iam_policy_document" "writer" {
   }
 }
 
+locals {
+  readable = ["cycles/*", "catalog/*", "reports/*"]
+}
+
 # Readers see published cycles only: not the runs, checkpoints or quarantined data.
 data "aws_iam_policy_document" "reader" {
   statement {
     actions   = ["s3:GetObject"]
-    resources = ["${aws_s3_bucket.store.arn}/cycles/*", "${aws_s3_bucket.store.arn}/catalog/*"]
+    resources = [for part in local.readable : "${aws_s3_bucket.store.arn}/${var.prefix}${part}"]
   }
   statement {
     actions   = ["s3:ListBucket"]
@@ -88,7 +109,7 @@ data "aws_iam_policy_document" "reader" {
     condition {
       test     = "StringLike"
       variable = "s3:prefix"
-      values   = ["cycles/*", "catalog/*"]
+      values   = [for part in local.readable : "${var.prefix}${part}"]
     }
   }
 }
@@ -103,22 +124,32 @@ resource "aws_iam_policy" "reader" {
   policy = data.aws_iam_policy_document.reader.json
 }
 
-resource "prefect_work_pool" "gpu" {
-  name              = "gpu"
+locals {
+  pools = {
+    controller = "kubernetes-controller.json"
+    gpu        = "kubernetes-gpu.json"
+    tpu        = "kubernetes-tpu.json"
+  }
+  queues = { realtime = 1, backfill-control = 5, backfill = 10 }
+  places = merge([
+    for pool in keys(local.pools) : {
+      for queue, priority in local.queues : "${pool}/${queue}" => { pool = pool, queue = queue, priority = priority }
+    }
+  ]...)
+}
+
+resource "prefect_work_pool" "pool" {
+  for_each          = local.pools
+  name              = each.key
   type              = "kubernetes"
-  base_job_template = file("${path.module}/../work_pools/kubernetes-gpu.json")
+  base_job_template = file("${path.module}/../work_pools/${each.value}")
 }
 
-resource "prefect_work_queue" "realtime" {
-  name           = "realtime"
-  work_pool_name = prefect_work_pool.gpu.name
-  priority       = 1
-}
-
-resource "prefect_work_queue" "backfill" {
-  name           = "backfill"
-  work_pool_name = prefect_work_pool.gpu.name
-  priority       = 10
+resource "prefect_work_queue" "queue" {
+  for_each       = local.places
+  name           = each.value.queue
+  work_pool_name = prefect_work_pool.pool[each.value.pool].name
+  priority       = each.value.priority
 }
 
 output "writer_policy_arn" {

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.backfill import parse_interval, planned_cycles, run_bounded, split_published
@@ -78,6 +78,7 @@ class Provider:
         return LaunchOutcome(cycle=cycle, state="published")
 
 
+@settings(deadline=None)
 @given(looks=st.lists(st.integers(1, 5), min_size=1, max_size=8), parallel=st.integers(1, 4))
 def test_all_end_in_order_and_never_more_run_than_allowed(looks: list[int], parallel: int) -> None:
     provider = Provider(looks)

@@ -23,7 +23,7 @@ def automations(*, notify: bool) -> dict[str, Automation]:
 
 @pytest.mark.parametrize("notify", [True, False])
 def test_prefect_accepts_them_all(notify: bool) -> None:
-    assert len(automations(notify=notify)) == 7
+    assert len(automations(notify=notify)) == 9
 
 
 def test_silence_after_a_heartbeat_crashes_a_run() -> None:
@@ -37,9 +37,17 @@ def test_silence_after_a_heartbeat_crashes_a_run() -> None:
 
 
 def test_alerts_go_to_the_webhook_where_there_is_one() -> None:
-    alerts = {n: a for n, a in automations(notify=True).items() if "dead" not in n}
+    alerts = {n: a for n, a in automations(notify=True).items() if "dead" not in n and "start" not in n}
     assert {a.actions[0].type for a in alerts.values()} == {"send-notification"}
     assert {e for a in alerts.values() for e in a.trigger.expect} == {
         f"foldcast.cycle.{state}"
-        for state in ("late", "invalid", "incomplete", "quarantined", "failed", "skill-out-of-range")
+        for state in (
+            "late",
+            "overdue",
+            "invalid",
+            "incomplete",
+            "quarantined",
+            "failed",
+            "skill-out-of-range",
+        )
     }

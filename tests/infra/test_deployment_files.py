@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,12 @@ import hcl2
 import pytest
 import yaml
 
+from infra import layout
+from infra.settings import Settings
+from infra.work_pool_setup import POOLS, QUEUE_PRIORITIES
+from model.cycle import Cycle
+
+CYCLE = Cycle(model="m", init_time=datetime(2026, 1, 1, tzinfo=UTC))
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 DOCKERFILE = (INFRA / "docker" / "Dockerfile").read_text()
 MANIFESTS = list(yaml.safe_load_all((INFRA / "kubernetes" / "foldcast.yaml").read_text()))
@@ -86,14 +95,49 @@ def test_policies_grant_named_actions_on_the_bucket_only(terraform: dict[str, An
     }
 
 
+def test_every_claim_and_configuration_the_jobs_mount_is_made(repository: Path) -> None:
+    made = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in MANIFESTS}
+    for template in (INFRA / "work_pools").glob("kubernetes-*.json"):
+        document = json.loads(template.read_text())
+        claim = document["variables"]["properties"]["cache_claim"]["default"]
+        assert ("PersistentVolumeClaim", claim) in made, template.name
+        for name in re.findall(r'"configMap": \{\s*"name": "([^"]+)"', template.read_text()):
+            assert ("ConfigMap", name) in made, template.name
+
+
+def test_the_bucket_is_ruled_where_the_store_lies(terraform: dict[str, Any]) -> None:
+    [configuration] = [m for m in MANIFESTS if m["kind"] == "ConfigMap"]
+    settings = Settings.model_validate(tomllib.loads(configuration["data"]["foldcast.toml"]))
+    prefix = next(v["prefix"] for v in map(_unquoted, terraform["variable"]) if "prefix" in v)
+    assert settings.store.root.split("/", 3)[3] + "/" == str(prefix["default"]).strip('"')
+    assert settings.models
+    rules = str(terraform["resource"])
+    for part in (layout.runs_prefix(CYCLE), layout.fields_prefix()):
+        assert "${var.prefix}" + part.split("/")[0] + "/" in rules
+
+
+def _unquoted(block: dict[str, Any]) -> dict[str, Any]:
+    return {name.strip('"'): value for name, value in block.items()}
+
+
+def test_pools_and_queues_are_those_of_the_code(terraform: dict[str, Any]) -> None:
+    local: dict[str, Any] = {}
+    for block in terraform["locals"]:
+        local |= block
+    assert set(_unquoted(local["pools"])) == {pool.name for pool in POOLS}
+    assert _unquoted(local["queues"]) == QUEUE_PRIORITIES
+
+
 def test_readers_see_published_cycles_only(terraform: dict[str, Any]) -> None:
     documents = {
         name.strip('"'): body for d in terraform["data"] for _, v in d.items() for name, body in v.items()
     }
     reader = str(documents["reader"])
     assert "Put" not in reader
-    assert "/cycles/*" in reader
-    assert "/runs" not in reader
+    assert "local.readable" in reader
+    [readable] = [str(block["readable"]) for block in terraform["locals"] if "readable" in block]
+    assert "cycles/*" in readable
+    assert "runs" not in reader + readable
 
 
 def test_terraform_names_a_template_that_exists(terraform: dict[str, Any]) -> None:
