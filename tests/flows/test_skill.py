@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flows.skill import HEADLINE, VARIABLES, skill_table, stability_line
 from infra.demo import bundled
-from tasks.skill import ModelUnderTest, Stability
+from tasks.skill import ModelUnderTest, Stability, _finite_where_known
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,18 @@ def test_a_forecast_that_blows_up_is_called_not_finite() -> None:
         small_scale_ratio={"geopotential 500": np.inf},
     )
     assert "NOT FINITE" in stability_line(stability, timedelta(days=15))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_none_is_not_finite_even_where_the_whole_field_is_so(bad: float) -> None:
+    truth = np.ones((3, 2, 2))
+    truth[:, 0, 0] = np.nan
+    forecast = np.ones((2, 2, 2))
+    forecast[:, 0, 0] = np.nan
+    assert _finite_where_known(forecast, truth)
+    assert not _finite_where_known(np.full((2, 2, 2), bad), truth)
+    forecast[1, 1, 1] = bad
+    assert not _finite_where_known(forecast, truth)
 
 
 def test_two_days_of_the_bundled_graphcast_stay_plausible(graphcast_under_test: ModelUnderTest) -> None:
