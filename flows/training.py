@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 from prefect import flow
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
@@ -15,6 +16,8 @@ from tasks.training import Preparation, UpdateReport, prepare, updates
 from tasks.training_settings import read_training_settings
 
 _CURVE_POINTS = 200
+_SPARKS = "▁▂▃▄▅▆▇█"
+_SPARK_POINTS = 60
 _REPORT_EVERY = 50
 
 
@@ -75,6 +78,17 @@ def skill_rows(skill: xr.Dataset) -> list[dict[str, str]]:
     return rows
 
 
+def sparkline(values: Sequence[float]) -> str:
+    """A curve in one line of text, from its least to its greatest value."""
+    if not values:
+        return ""
+    every = -(-len(values) // _SPARK_POINTS)
+    shown = values[::every]
+    low, span = min(shown), max(shown) - min(shown)
+    steps = len(_SPARKS) - 1
+    return "".join(_SPARKS[round(steps * (value - low) / span) if span else 0] for value in shown)
+
+
 class _Curves:
     """Loss and skill of a training, shown in Prefect's interface."""
 
@@ -82,6 +96,8 @@ class _Curves:
         self._total = preparation.settings.curriculum().updates
         self._points: list[dict[str, str]] = []
         self._skill: list[dict[str, str]] = []
+        evaluation = preparation.settings.evaluation
+        self._field = evaluation.field if evaluation else ""
         self._every = max(self._total // _CURVE_POINTS, 1)
         self._progress = create_progress_artifact(0.0, description="updates") if flow_run.id else None
 
@@ -100,6 +116,15 @@ class _Curves:
         """The tables as they are."""
         if not flow_run.id:
             return
-        create_table_artifact(key="training-loss", table=self._points, description="Loss by update")
+        losses = [float(point["loss"]) for point in self._points]
+        create_table_artifact(
+            key="training-loss", table=self._points, description=f"Loss by update {sparkline(losses)}"
+        )
         if self._skill:
-            create_table_artifact(key="training-skill", table=self._skill, description="Held-out skill")
+            rmse = [float(row["rmse"]) for row in self._skill if row["field"] == self._field]
+            means = np.array(rmse).reshape(len({row["update"] for row in self._skill}), -1).mean(axis=1)
+            create_table_artifact(
+                key="training-skill",
+                table=self._skill,
+                description=f"Held-out skill; mean RMSE of {self._field} {sparkline(means.tolist())}",
+            )

@@ -1,4 +1,4 @@
-"""Archives of analyses that models are trained on: Zarr stores, read into memory."""
+"""Archives of analyses that models are trained on: Zarr stores, read into memory or, if large, as needed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,29 @@ from infra.errors import MissingDataError
 from model.variables import STATICS, VARIABLES
 
 
+class StoredField:
+    """A field that stays on disk and is read by times; what of an array the examples of a training use.
+
+    Args:
+        array: lazily read, time first.
+    """
+
+    def __init__(self, array: xr.DataArray) -> None:
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of the array."""
+        return tuple(self._array.shape)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """The fields at some times, by place, float32: (…) to (…, rest of the dims)."""
+        places = np.asarray(places)
+        different, back = np.unique(places, return_inverse=True)
+        read = self._array.isel(time=different).values.astype(np.float32)
+        return np.asarray(read[back.reshape(places.shape)])
+
+
 def read_archive(
     path: Path,
     variables: Sequence[str],
@@ -20,6 +43,7 @@ def read_archive(
     *,
     start: datetime | None = None,
     end: datetime | None = None,
+    load: bool = True,
 ) -> xr.Dataset:
     """Some variables of a period, float32, in memory.
 
@@ -28,12 +52,13 @@ def read_archive(
         variables: long names; those without a time dimension among them.
         levels: hPa.
         start, end: bounds of the period, both included; None for those of the archive.
+        load: False leaves the fields on disk, in the archive's type, until they are asked for.
 
     Raises:
         MissingDataError: no such store, or it lacks a variable, a level or the period.
     """
     try:
-        archive = xr.open_zarr(path, consolidated=False)
+        archive = xr.open_zarr(path, consolidated=False, chunks=None)
     except (FileNotFoundError, KeyError) as error:
         raise MissingDataError(f"{path}: expected a Zarr store of analyses, found none ({error})") from error
     missing = sorted(set(variables) - set(map(str, archive.data_vars)))
@@ -57,6 +82,8 @@ def read_archive(
         name: period[name].isel(time=0) if name in STATICS and "time" in period[name].dims else period[name]
         for name in variables
     }
+    if not load:
+        return xr.Dataset(fields)
     loaded: xr.Dataset = xr.Dataset(fields).astype(np.float32).load()
     return loaded
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 import orbax.checkpoint as ocp
 
-from infra.errors import CheckpointMismatchError
+from infra.errors import CheckpointMismatchError, StoreError
 
 State = TypeVar("State")
 _FINGERPRINT, _NOTES = "fingerprint", "notes"
@@ -67,17 +67,34 @@ class TrainingCheckpoints:
         )
 
     def restore(self, like: State) -> tuple[State, dict[str, Any]] | None:
-        """The newest state, bit for bit as it was saved, and its notes; None if there is none.
+        """The newest state that is whole, bit for bit as it was saved, and its notes; None if there is none.
+
+        A damaged checkpoint is removed and the one before it taken.
 
         Args:
             like: a state of the same structure, shapes and types.
 
         Raises:
             CheckpointMismatchError: the checkpoint belongs to another training.
+            StoreError: all there are are damaged.
         """
-        update = self.newest()
-        if update is None:
-            return None
+        damaged: list[str] = []
+        for update in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._read(int(update), like)
+            except CheckpointMismatchError:
+                raise
+            except Exception as error:  # Orbax and what it reads with raise all kinds for damaged files
+                damaged.append(f"{update}: {type(error).__name__}")
+                self._manager.delete(update)
+        if damaged:
+            raise StoreError(
+                f"{self._folder}: expected a whole checkpoint, got only damaged ones ({'; '.join(damaged)}), "
+                "which were removed; the training starts again from its beginning when it is started again"
+            )
+        return None
+
+    def _read(self, update: int, like: State) -> tuple[State, dict[str, Any]]:
         about = self._manager.restore(update, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
         if about.get(_FINGERPRINT) != self._fingerprint:
             raise CheckpointMismatchError(

@@ -9,15 +9,19 @@ Parameters carry the names and shapes of the published checkpoints, which are Ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.graphcast_config import GATED_MESSAGE_PASSING
+from model.graphcast_config import ModelConfig as ModelConfig
+from model.graphcast_structure import Structure as Structure
+from model.graphcast_structure import StructureEmbedding as StructureEmbedding
 from model.graphs.chunks import (
-    ReceiverChunks,
     SlotChunks,
     chunk_by_receiver,
     chunk_slots,
@@ -34,89 +38,16 @@ from model.graphs.graph_network import (
     multi_layer_perceptron,
 )
 from model.graphs.model_graphs import CORNERS, SLOTS, ModelGraphs
+from model.precision import accumulation_type
+from model.training.rematerialisation import KEEP_ALL, Rematerialisation, recomputed
 
 _GRID_TO_MESH = "grid2mesh_gnn/~_networks_builder"
 _MESH = "mesh_gnn/~_networks_builder"
 _MESH_TO_GRID = "mesh2grid_gnn/~_networks_builder"
+_TO_MESH = f"{_GRID_TO_MESH}/encoder_edges_grid2mesh"
+_TO_GRID = f"{_MESH_TO_GRID}/encoder_edges_mesh2grid"
 _SPATIAL_NODE_FEATURES = 3
 _SPATIAL_EDGE_FEATURES = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """A published GraphCast checkpoint's ``model_config``, field by field.
-
-    Args:
-        resolution: of the grid, degrees.
-        mesh_size: refinements of the icosahedron.
-        latent_size: features of a node or edge inside the network.
-        gnn_msg_steps: message-passing steps on the mesh.
-        hidden_layers: hidden layers of each MLP.
-        radius_query_fraction_edge_length: reach of the grid-to-mesh edges as a fraction of the longest mesh edge.
-        mesh2grid_edge_normalization_factor: divisor of the mesh-to-grid edge features; None for the longest.
-    """
-
-    resolution: float
-    mesh_size: int
-    latent_size: int
-    gnn_msg_steps: int
-    hidden_layers: int
-    radius_query_fraction_edge_length: float
-    mesh2grid_edge_normalization_factor: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("resolution", "latent_size", "gnn_msg_steps", "radius_query_fraction_edge_length"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        if self.mesh_size < 0 or self.hidden_layers < 0:
-            raise ValueError(
-                f"mesh_size, hidden_layers: expected at least 0, got {self.mesh_size}, {self.hidden_layers}"
-            )
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class Structure:
-    """The graphs as arrays on a device: who sends to whom, and spatial features.
-
-    Args:
-        grid_features, mesh_features: shape (node, 3).
-        grid_to_mesh: edges in chunks by receiver.
-        mesh: edges of the multi-mesh in chunks of rows.
-        mesh_to_grid_senders: corners of the triangle around each grid point, int32, shape (grid, 3).
-        mesh_to_grid_features: shape (grid, 3, 4).
-    """
-
-    grid_features: jax.Array
-    mesh_features: jax.Array
-    grid_to_mesh: ReceiverChunks
-    mesh: SlotChunks
-    mesh_to_grid_senders: jax.Array
-    mesh_to_grid_features: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class StructureEmbedding:
-    """What the network makes of the structure alone, in the layout of ``Structure``.
-
-    Args:
-        grid_features: spatial features of the grid points, shape (grid, 3).
-        grid_to_mesh: edges' and receivers' part of the first layer of the edge update, with its bias.
-        mesh_nodes: embedded mesh vertices, shape (mesh, latent).
-        mesh_nodes_update: their part of the first layer of the node update, with its bias.
-        mesh_edges: embedded edges of the multi-mesh.
-        mesh_to_grid: edges' part of the first layer of the edge update, with its bias.
-        processor: parameters of the message-passing steps on the mesh, by name, each stacked over the steps.
-    """
-
-    grid_features: jax.Array
-    grid_to_mesh: jax.Array
-    mesh_nodes: jax.Array
-    mesh_nodes_update: jax.Array
-    mesh_edges: jax.Array
-    mesh_to_grid: jax.Array
-    processor: dict[str, dict[str, jax.Array]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +58,13 @@ class GraphCastNetwork:
         config: of the checkpoint.
         inputs: channels of a grid point going in, spatial features not counted.
         outputs: channels coming out.
-        level_sizes: vertices of each level of the mesh, coarsest first.
+        recompute: what is not kept for a backward pass.
     """
 
     config: ModelConfig
     inputs: int
     outputs: int
+    recompute: Rematerialisation = KEEP_ALL
 
     @property
     def level_sizes(self) -> tuple[int, ...]:
@@ -148,10 +80,13 @@ class GraphCastNetwork:
             grid_to_mesh=chunk_by_receiver(
                 graphs.grid_to_mesh, nodes=self.level_sizes[-1], size=size, dtype=dtype
             ),
-            mesh=chunk_slots(graphs.mesh, size=size, dtype=dtype),
+            mesh=self._processor_structure(graphs, size, dtype),
             mesh_to_grid_senders=jnp.asarray(graphs.mesh_to_grid.senders.reshape(-1, 3)),
             mesh_to_grid_features=jnp.asarray(graphs.mesh_to_grid.features.reshape(-1, 3, 4), dtype),
         )
+
+    def _processor_structure(self, graphs: ModelGraphs, size: int, dtype: jnp.dtype) -> Any:
+        return chunk_slots(graphs.mesh, size=size, dtype=dtype)
 
     def parameter_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """Shape of every parameter under its published name."""
@@ -166,15 +101,33 @@ class GraphCastNetwork:
                 }
             if normalized:
                 shapes[f"{name}_layer_norm"] = {"offset": (outputs,), "scale": (outputs,)}
-        return shapes
+        return shapes | self._other_shapes()
+
+    def _other_shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Of parameters that are no MLP's."""
+        if not self._gated:
+            return {}
+        latent = self.config.latent_size
+        shape = {"b": (latent,), "w": (latent, latent)}
+        return {f"{_MESH}/processor_gates_{step}_mesh": shape for step in range(self.config.gnn_msg_steps)}
+
+    @property
+    def _gated(self) -> bool:
+        return self.config.processor_kind == GATED_MESSAGE_PASSING
+
+    @property
+    def _message_passing_steps(self) -> int:
+        return self.config.gnn_msg_steps
 
     def _perceptrons(self) -> Iterator[tuple[str, int, int, bool]]:
         """Name, inputs, outputs and whether normalised, of every MLP."""
         latent = self.config.latent_size
         nodes_in = self.inputs + _SPATIAL_NODE_FEATURES
         for prefix, kind in ((_GRID_TO_MESH, "grid2mesh"), (_MESH, "mesh"), (_MESH_TO_GRID, "mesh2grid")):
-            yield f"{prefix}/encoder_edges_{kind}", _SPATIAL_EDGE_FEATURES, latent, True
-            for step in range(self.config.gnn_msg_steps if kind == "mesh" else 1):
+            steps = self._message_passing_steps if kind == "mesh" else 1
+            if steps:
+                yield f"{prefix}/encoder_edges_{kind}", _SPATIAL_EDGE_FEATURES, latent, True
+            for step in range(steps):
                 yield f"{prefix}/processor_edges_{step}_{kind}", 3 * latent, latent, True
                 yield (
                     f"{prefix}/processor_nodes_{step}_mesh_nodes",
@@ -214,13 +167,14 @@ class GraphCastNetwork:
         update = f"{_GRID_TO_MESH}/processor_edges_0_grid2mesh_mlp"
         of_edge, _, of_receiver = first_layer_parts(params, update, [latent] * 3)
         receivers = mesh_nodes @ of_receiver + params[f"{update}/~/linear_0"]["b"]
-        numbers = structure.grid_to_mesh.first_receivers[:, None] + jnp.maximum(
-            structure.grid_to_mesh.receivers, 0
-        )
-        grid_to_mesh = self._embed_edges(
-            params, f"{_GRID_TO_MESH}/encoder_edges_grid2mesh", structure.grid_to_mesh.features, of_edge
-        )
-        grid_to_mesh = grid_to_mesh + receivers[numbers]
+        embed = not self.recompute.edge_chunks
+        grid_to_mesh = None
+        if embed:
+            numbers = structure.grid_to_mesh.first_receivers[:, None] + jnp.maximum(
+                structure.grid_to_mesh.receivers, 0
+            )
+            grid_to_mesh = self._embed_edges(params, _TO_MESH, structure.grid_to_mesh.features, of_edge)
+            grid_to_mesh = grid_to_mesh + receivers[numbers]
 
         update = f"{_GRID_TO_MESH}/processor_nodes_0_mesh_nodes_mlp"
         of_node, _ = first_layer_parts(params, update, [latent] * 2)
@@ -228,22 +182,25 @@ class GraphCastNetwork:
 
         update = f"{_MESH_TO_GRID}/processor_edges_0_mesh2grid_mlp"
         of_edge, _, _ = first_layer_parts(params, update, [latent] * 3)
-        mesh_to_grid = self._embed_edges(
-            params,
-            f"{_MESH_TO_GRID}/encoder_edges_mesh2grid",
-            structure.mesh_to_grid_features,
-            of_edge,
-            params[f"{update}/~/linear_0"]["b"],
+        bias = params[f"{update}/~/linear_0"]["b"]
+        mesh_to_grid = (
+            self._embed_edges(params, _TO_GRID, structure.mesh_to_grid_features, of_edge, bias)
+            if embed
+            else None
         )
         return StructureEmbedding(
             grid_features=structure.grid_features,
             grid_to_mesh=grid_to_mesh,
+            grid_to_mesh_receivers=None if embed else receivers,
             mesh_nodes=mesh_nodes,
             mesh_nodes_update=mesh_nodes_update,
-            mesh_edges=self._embed_edges(params, f"{_MESH}/encoder_edges_mesh", structure.mesh.features),
+            mesh_edges=self._embed_mesh_edges(params, structure),
             mesh_to_grid=mesh_to_grid,
             processor=self._stack_processor(params),
         )
+
+    def _embed_mesh_edges(self, params: Parameters, structure: Structure) -> jax.Array | None:
+        return self._embed_edges(params, f"{_MESH}/encoder_edges_mesh", structure.mesh.features)
 
     def _embed_edges(
         self,
@@ -260,6 +217,7 @@ class GraphCastNetwork:
             return edges if weights is None else edges @ weights + bias
 
         flat = features.reshape(-1, features.shape[-1])
+        embed = recomputed(embed, when=self.recompute.edge_chunks)
         embedded = map_chunks(embed, flat, size=_rows_per_chunk(features.dtype))
         return embedded.reshape(*features.shape[:-1], -1)
 
@@ -267,7 +225,11 @@ class GraphCastNetwork:
         """One program then serves all message-passing steps."""
         names = {
             suffix: [f"{_MESH}/processor_{kind.format(step)}" for step in range(self.config.gnn_msg_steps)]
-            for suffix, kind in (("edges", "edges_{}_mesh"), ("nodes", "nodes_{}_mesh_nodes"))
+            for suffix, kind in (
+                ("edges", "edges_{}_mesh"),
+                ("nodes", "nodes_{}_mesh_nodes"),
+                ("gates", "gates_{}_mesh"),
+            )
         }
         parts = ["_layer_norm", *(f"_mlp/~/linear_{layer}" for layer in range(self.config.hidden_layers + 1))]
         return {
@@ -275,7 +237,8 @@ class GraphCastNetwork:
                 lambda *steps: jnp.stack(steps), *(params[step + part] for step in paths)
             )
             for suffix, paths in names.items()
-            for part in parts
+            for part in ([""] if suffix == "gates" else parts)
+            if suffix != "gates" or self._gated
         }
 
     def needed_in_forward(self, params: Parameters) -> Parameters:
@@ -293,9 +256,11 @@ class GraphCastNetwork:
         Returns:
             Channels of shape (grid, outputs).
         """
-        mesh, grid = self._encode(params, structure, embedding, features)
+        encode = recomputed(self._encode, when=self.recompute.encoder)
+        decode = recomputed(self._decode, when=self.recompute.decoder)
+        mesh, grid = encode(params, structure, embedding, features)
         mesh = self._process(embedding.processor, structure.mesh, embedding.mesh_edges, mesh)
-        return self._decode(params, structure, embedding.mesh_to_grid, mesh, grid)
+        return decode(params, structure, embedding.mesh_to_grid, mesh, grid)
 
     def _encode(
         self, params: Parameters, structure: Structure, embedding: StructureEmbedding, features: jax.Array
@@ -303,7 +268,7 @@ class GraphCastNetwork:
         """Mesh vertices and grid points after the grid-to-mesh step, (node, latent)."""
         latent = self.config.latent_size
         edge_update = f"{_GRID_TO_MESH}/processor_edges_0_grid2mesh"
-        _, of_sender, _ = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
+        of_edge, of_sender, _ = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
 
         def points(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             inputs = jnp.concatenate(chunk, axis=-1)
@@ -311,35 +276,59 @@ class GraphCastNetwork:
             update = self._block(params, f"{_GRID_TO_MESH}/processor_nodes_0_grid_nodes", grid)
             return grid @ of_sender, grid + update
 
+        points = recomputed(points, when=self.recompute.edge_chunks)
         inputs = (features, embedding.grid_features)
         sent, grid = map_chunks(points, inputs, size=_rows_per_chunk(features.dtype))
 
-        def messages(edges: jax.Array, senders: jax.Array, _: jax.Array) -> jax.Array:
+        edges, receivers_part = embedding.grid_to_mesh, embedding.grid_to_mesh_receivers
+
+        def messages(edges: jax.Array, senders: jax.Array, receivers: jax.Array) -> jax.Array:
+            if receivers_part is not None:
+                edges = self._block(params, _TO_MESH, edges) @ of_edge + receivers_part[receivers]
             return self._block_after_first_layer(params, edge_update, edges + sent[senders])
 
-        received = sum_chunks_by_receiver(
-            messages,
-            embedding.grid_to_mesh,
-            structure.grid_to_mesh,
-            nodes=self.level_sizes[-1],
-            features=latent,
-        ).astype(grid.dtype)
+        edges = structure.grid_to_mesh.features if edges is None else edges
+        received = self._sum_at_mesh(messages, edges, structure)
+        if grid.dtype != jnp.float16:  # whose range the thousands of messages into a polar node may exceed
+            received = received.astype(grid.dtype)
         node_update = f"{_GRID_TO_MESH}/processor_nodes_0_mesh_nodes"
         _, of_received = first_layer_parts(params, f"{node_update}_mlp", [latent] * 2)
         mesh = embedding.mesh_nodes + self._block_after_first_layer(
             params, node_update, embedding.mesh_nodes_update + received @ of_received
-        )
+        ).astype(grid.dtype)
         return mesh, grid
 
-    def _process(
-        self, steps: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array
+    def _sum_at_mesh(
+        self, messages: Callable[..., jax.Array], edges: jax.Array, structure: Structure
     ) -> jax.Array:
-        """Mesh vertices after all message-passing steps on the multi-mesh."""
-        return self._message_steps(steps, structure, edges, mesh)[1]
+        """Sum of the grid's messages into each mesh vertex."""
+        return sum_chunks_by_receiver(
+            messages,
+            edges,
+            structure.grid_to_mesh,
+            nodes=self.level_sizes[-1],
+            features=self.config.latent_size,
+            recompute=self.recompute.edge_chunks,
+        )
+
+    def _everywhere(self, mesh: jax.Array) -> jax.Array:
+        """Features of all vertices of the mesh, from those at hand."""
+        return mesh
+
+    def _process(self, steps: Parameters, structure: Any, edges: Any, mesh: jax.Array) -> jax.Array:
+        """Mesh vertices after all steps of the processor, by groups that are recomputed as one if so wanted."""
+        every = self.recompute.message_steps
+        if not every:
+            return self._message_steps(steps, structure, edges, mesh)[1]
+        group = jax.checkpoint(self._message_steps)
+        for first in range(0, self.config.gnn_msg_steps, every):
+            some = jax.tree.map(lambda stacked, first=first: stacked[first : first + every], steps)
+            edges, mesh = group(some, structure, edges, mesh)
+        return mesh
 
     def _message_steps(
-        self, steps: Parameters, structure: SlotChunks, edges: jax.Array, mesh: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+        self, steps: Parameters, structure: Any, edges: Any, mesh: jax.Array
+    ) -> tuple[Any, jax.Array]:
         """Edges and mesh vertices after some message-passing steps, whose parameters are stacked."""
 
         def step(
@@ -359,23 +348,31 @@ class GraphCastNetwork:
         """One step on the multi-mesh: edges after it, and the sum of the messages into each vertex."""
         latent = self.config.latent_size
         of_edge, of_sender, of_receiver = first_layer_parts(params, "edges_mlp", [latent] * 3)
-        sent = mesh @ of_sender
+        sent = self._everywhere(mesh @ of_sender)
         received = mesh @ of_receiver + params["edges_mlp/~/linear_0"]["b"]
 
-        def rows(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            edge, senders, receivers = chunk
+        def rows(chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            edge, senders, receivers, *absent = chunk
             first = (edge.reshape(-1, latent) @ of_edge).reshape(edge.shape)
             first = first + sent[senders] + received[receivers][:, None]
-            messages = self._block_after_first_layer(params, "edges", first.reshape(-1, latent))
+            first = first.reshape(-1, latent)
+            messages = self._block_after_first_layer(params, "edges", first)
+            if self._gated:
+                messages = messages * jax.nn.sigmoid(linear(params, "gates", first))
             messages = messages.reshape(edge.shape)
-            empty = (receivers < CORNERS)[:, None] & (jnp.arange(SLOTS) == SLOTS - 1)
-            counted = jnp.where(empty[..., None], 0.0, messages.astype(jnp.float32))
+            empty = absent[0] if absent else _empty_slots(receivers)
+            counted = jnp.where(empty[..., None], 0.0, messages.astype(accumulation_type(messages.dtype)))
             return edge + messages, counted.sum(axis=1)
 
-        edges, sums = for_each_chunk(rows, (edges, structure.senders, structure.receivers))
-        return edges, self._sum_levels(sums.reshape(-1, latent)).astype(mesh.dtype)
+        rows = recomputed(rows, when=self.recompute.edge_chunks)
+        edges, sums = for_each_chunk(rows, (edges, *self._rows(structure)))
+        return edges, self._sum_rows(sums.reshape(-1, latent), structure).astype(mesh.dtype)
 
-    def _sum_levels(self, rows: jax.Array) -> jax.Array:
+    def _rows(self, structure: Any) -> tuple[jax.Array, ...]:
+        """Senders and receivers of the rows and, unless their numbers tell it, which slots have no edge."""
+        return structure.senders, structure.receivers
+
+    def _sum_rows(self, rows: jax.Array, structure: SlotChunks) -> jax.Array:
         """Rows, level after level, added up at their vertices."""
         total = jnp.zeros((self.level_sizes[-1], rows.shape[-1]), rows.dtype)
         start = 0
@@ -385,24 +382,38 @@ class GraphCastNetwork:
         return total
 
     def _decode(
-        self, params: Parameters, structure: Structure, edges: jax.Array, mesh: jax.Array, grid: jax.Array
+        self,
+        params: Parameters,
+        structure: Structure,
+        edges: jax.Array | None,
+        mesh: jax.Array,
+        grid: jax.Array,
     ) -> jax.Array:
         """The grid points' outputs, (grid, outputs)."""
         latent = self.config.latent_size
         edge_update = f"{_MESH_TO_GRID}/processor_edges_0_mesh2grid"
-        _, of_sender, of_receiver = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
-        sent = mesh @ of_sender
+        of_edge, of_sender, of_receiver = first_layer_parts(params, f"{edge_update}_mlp", [latent] * 3)
+        sent = self._everywhere(mesh @ of_sender)
+        embed = edges is None
 
-        def points(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        def points(chunk: tuple[jax.Array, ...]) -> jax.Array:
             edge, senders, point = chunk
+            if embed:
+                edge = (
+                    self._block(params, _TO_GRID, edge) @ of_edge
+                    + params[f"{edge_update}_mlp/~/linear_0"]["b"]
+                )
             first = edge + sent[senders] + (point @ of_receiver)[:, None]
             messages = self._block_after_first_layer(params, edge_update, first.reshape(-1, latent))
-            received = messages.astype(jnp.float32).reshape(edge.shape).sum(axis=1).astype(point.dtype)
+            summed = messages.astype(accumulation_type(point.dtype)).reshape(edge.shape).sum(axis=1)
+            received = summed.astype(point.dtype)
             inputs = jnp.concatenate([point, received], axis=-1)
             point = point + self._block(params, f"{_MESH_TO_GRID}/processor_nodes_0_grid_nodes", inputs)
             decoder = f"{_MESH_TO_GRID}/decoder_nodes_grid_nodes_mlp"
             return multi_layer_perceptron(params, decoder, point, hidden_layers=self.config.hidden_layers)
 
+        points = recomputed(points, when=self.recompute.edge_chunks)
+        edges = structure.mesh_to_grid_features if edges is None else edges
         chunks = (edges, structure.mesh_to_grid_senders, grid)
         return map_chunks(points, chunks, size=_rows_per_chunk(grid.dtype) // 2)
 
@@ -422,3 +433,8 @@ def _rows_per_chunk(dtype: jnp.dtype) -> int:
     on a CPU convert their weights every time and want longer ones.
     """
     return 1536 if jnp.dtype(dtype) == jnp.float32 else 6144
+
+
+def _empty_slots(receivers: jax.Array) -> jax.Array:
+    """Where rows have no edge: (row,) to (row, slot)."""
+    return (receivers < CORNERS)[:, None] & (jnp.arange(SLOTS) == SLOTS - 1)

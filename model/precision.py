@@ -47,3 +47,8 @@ def cast_parameters(
         module: {name: jnp.asarray(array, precision) for name, array in parameters.items()}
         for module, parameters in params.items()
     }
+
+
+def accumulation_type(dtype: Any) -> jnp.dtype:
+    """What sums and normalisations of numbers of a type are computed in: float32, or float64 for float64."""
+    return jnp.promote_types(jnp.float32, dtype)

@@ -78,7 +78,7 @@ class ModelUnderTest:
         if archive is None:
             series = series_of(bundled_analyses(grid), checkpoint.task, grid, name="bundled analyses")
         else:
-            series = read_series(archive, checkpoint.task, grid)
+            series = read_series(archive, checkpoint.task, grid, in_memory=True)
         usual = None
         if climatology is not None:
             with xr.open_dataset(climatology, engine="h5netcdf") as opened:
@@ -121,11 +121,11 @@ class ModelUnderTest:
             jax.random.PRNGKey(seed)[None],
         )
         weights = self.series.grid.area_weights()[:, None] / self.series.grid.shape[1]
-        means, ratios = {}, {}
+        means, ratios, finite = {}, {}, True
         for label, forecast, truth in _by_level(self.series, variables, fields):
+            finite &= _finite_where_known(forecast, truth)
             means[label] = tuple(float((forecast[at] * weights).sum()) for at in (0, -1))
             ratios[label] = _small_scale_variance(forecast[-1:]) / _small_scale_variance(truth)
-        finite = all(bool(np.isfinite(_known(np.asarray(field))).all()) for field in fields.values())
         return Stability(finite=finite, global_means=means, small_scale_ratio=ratios)
 
 
@@ -156,6 +156,7 @@ def _small_scale_variance(fields: np.ndarray) -> float:
     return float(spectrum[..., 10:].sum(axis=-1).mean())
 
 
-def _known(field: np.ndarray) -> np.ndarray:
-    """Without the points that never have a value (sea surface temperature over land)."""
-    return field[..., ~np.isnan(field).all(axis=tuple(range(field.ndim - 2)))]
+def _finite_where_known(forecast: np.ndarray, truth: np.ndarray) -> bool:
+    """Whether a forecast has values wherever the analyses have them (sea surface temperature: at sea)."""
+    known = ~np.isnan(truth).any(axis=0)
+    return bool(np.isfinite(forecast[:, known]).all())

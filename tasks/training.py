@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from pydantic import TypeAdapter
 
 from infra.checkpoint_files import read_statistics
 from infra.errors import FoldcastError
-from infra.training_archive import read_archive
+from infra.resources import host_memory_available
+from infra.training_archive import StoredField, read_archive
 from infra.training_checkpoints import TrainingCheckpoints
 from model.checkpoint_file import CheckpointFile, FamilyConfig, read_checkpoint, write_checkpoint
 from model.errors import InvalidFieldError
@@ -29,18 +33,23 @@ from model.networks import checkpoint_grid, graphcast_graphs, graphcast_network
 from model.normalization import channel_scaling
 from model.step import ModelStep
 from model.task import TaskConfig
-from model.training.curriculum import ExampleOrder
-from model.training.evaluation import Forecast, evaluate, make_forecast
+from model.training.curriculum import ExampleOrder, Stage
 from model.training.examples import AnalysisSeries, accumulate_precipitation
 from model.training.family_losses import FamilyLoss, GenCastLoss, GraphCastLoss
+from model.training.growth import grow
 from model.training.losses import loss_weights
 from model.training.optimizer import Params, build_optimizer
+from model.training.rematerialisation import KEEP_ALL, Rematerialisation
 from model.training.schedule import learning_rate
-from model.training.training import TrainingState, initial_state, make_update
-from tasks.training_settings import EvaluationSettings, TrainingSettings
+from model.training.training import TrainingState, initial_state
+from tasks.training_evaluation import HeldOutSkill
+from tasks.training_settings import TrainingSettings
+from tasks.training_update import build_update
 
 _TWELVE_HOURS = "total_precipitation_12hr"
 _SIX_HOURS = "total_precipitation_6hr"
+_SHARE_IN_MEMORY = 0.5
+"""Of the free memory, that the analyses may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +87,23 @@ class Preparation:
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that decides a parameter: settings, archive period, initial parameters."""
-        settings = self.settings.model_dump(mode="json", exclude={"output", "checkpoint_every", "evaluation"})
+        """Of everything that decides a parameter: settings, analyses, statistics, initial parameters.
+
+        Where files lie is not among it, what they hold is; of analyses that stay on disk a few are taken.
+        """
+        places = {"archive", "statistics", "initialize_from", "output"}
+        others = {"checkpoint_every", "evaluation", "device_memory"}
+        settings = self.settings.model_dump(mode="json", exclude=places | others)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(self.series.times).tobytes())
-        for leaf in jax.tree.leaves(self.checkpoint.params):
-            digest.update(np.asarray(leaf).tobytes())
+        few = np.array([0, self.series.times.size // 2, self.series.times.size - 1])
+        fields = {
+            name: field if isinstance(field, np.ndarray) else field[few]
+            for name, field in self.series.fields.items()
+        }
+        scaling = vars(self.loss.model_step.scaling)
+        content = (self.series.times, fields, dict(self.series.statics), scaling, self.checkpoint.params)
+        for leaf in jax.tree.leaves(content):
+            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
         return digest.hexdigest()[:12]
 
 
@@ -111,7 +131,7 @@ def prepare(settings: TrainingSettings) -> Preparation:
         series.statics,
         variable_weights=settings.variable_weights,
         precision=settings.precision,
-        rematerialize_steps=settings.rematerialize_steps,
+        recompute=settings.chosen_rematerialisation() or KEEP_ALL,
         key=jax.random.PRNGKey(settings.seed),
     )
     if not checkpoint.params:
@@ -120,9 +140,19 @@ def prepare(settings: TrainingSettings) -> Preparation:
 
 
 def read_series(
-    archive: Path, task: TaskConfig, grid: Grid, *, start: Any = None, end: Any = None
+    archive: Path,
+    task: TaskConfig,
+    grid: Grid,
+    *,
+    start: Any = None,
+    end: Any = None,
+    in_memory: bool | None = None,
 ) -> AnalysisSeries:
     """A period of an archive as a series for a task; 12 h precipitation is summed where only 6 h is archived.
+
+    Args:
+        in_memory: whether the fields are; otherwise they are read example by example. None: if they take at most
+            half the memory that is free.
 
     Raises:
         MissingDataError: see ``infra.training_archive.read_archive``.
@@ -131,12 +161,28 @@ def read_series(
     moving = {*task.time_inputs, *task.target_variables}
     summed = _TWELVE_HOURS in moving
     names = sorted(moving - {_TWELVE_HOURS} | ({_SIX_HOURS} if summed else set()))
-    dataset = read_archive(archive, [*names, *task.statics], task.pressure_levels, start=start, end=end)
-    return series_of(dataset, task, grid, name=str(archive))
+    dataset = read_archive(
+        archive, [*names, *task.statics], task.pressure_levels, start=start, end=end, load=False
+    )
+    if in_memory is None:
+        in_memory = _float32_bytes(dataset) <= _SHARE_IN_MEMORY * host_memory_available()
+    if in_memory:
+        dataset = dataset.astype(np.float32).load()
+    return series_of(dataset, task, grid, name=str(archive), stored=not in_memory)
 
 
-def series_of(dataset: xr.Dataset, task: TaskConfig, grid: Grid, *, name: str = "archive") -> AnalysisSeries:
-    """Six-hourly analyses in memory as a series for a task.
+def _float32_bytes(dataset: xr.Dataset) -> int:
+    return 4 * sum(int(field.size) for field in dataset.values())
+
+
+def series_of(
+    dataset: xr.Dataset, task: TaskConfig, grid: Grid, *, name: str = "archive", stored: bool = False
+) -> AnalysisSeries:
+    """Six-hourly analyses as a series for a task.
+
+    Args:
+        name: of the dataset, for errors.
+        stored: leave the fields on disk.
 
     Raises:
         InvalidFieldError: they lie on another grid, or have gaps.
@@ -145,18 +191,27 @@ def series_of(dataset: xr.Dataset, task: TaskConfig, grid: Grid, *, name: str = 
     if mismatch:
         raise InvalidFieldError(f"{name}: the model works on {grid.resolution:g}°; {mismatch}")
     moving = {*task.time_inputs, *task.target_variables}
+
+    def field(array: xr.DataArray) -> Any:
+        array = array.transpose("time", ..., "latitude", "longitude")
+        return StoredField(array) if stored else array.values
+
     fields = {
-        variable: dataset[variable].transpose("time", ..., "latitude", "longitude").values
+        variable: field(dataset[variable])
         for variable in sorted(moving | {_SIX_HOURS} if _TWELVE_HOURS in moving else moving)
         if variable in dataset
     }
     times = dataset["time"].values
     if _TWELVE_HOURS in moving and _TWELVE_HOURS not in fields:
-        fields[_TWELVE_HOURS] = accumulate_precipitation(fields, 12, timedelta(hours=6))
-        fields = {variable: field[1:] for variable, field in fields.items() if variable in moving}
-        times = times[1:]
+        six_hours = {_SIX_HOURS: dataset[_SIX_HOURS].transpose("time", ...).values.astype(np.float32)}
+        summed = accumulate_precipitation(six_hours, 12, timedelta(hours=6))
+        times, later = times[1:], dataset.isel(time=slice(1, None))
+        fields = {variable: field(later[variable]) for variable in fields if variable in moving} | {
+            _TWELVE_HOURS: summed[1:]
+        }
     statics = {
-        variable: dataset[variable].transpose("latitude", "longitude").values for variable in task.statics
+        variable: dataset[variable].transpose("latitude", "longitude").values.astype(np.float32)
+        for variable in task.statics
     }
     return AnalysisSeries(task=task, grid=grid, times=times, fields=fields, statics=statics)
 
@@ -170,19 +225,28 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
     settings = preparation.settings
     curriculum, config = settings.curriculum(), settings.optimizer_config()
     params = preparation.checkpoint.params
-    optimizer = build_optimizer(config, lambda update: learning_rate(curriculum, update), params)
-    step = make_update(preparation.loss, optimizer, config, seed=settings.seed)
+    try:
+        optimizer = build_optimizer(config, lambda update: learning_rate(curriculum, update), params)
+    except ValueError as error:
+        raise FoldcastError(f"optimizer: {error}") from error
+    step = build_update(
+        settings, preparation.loss, optimizer, params, functools.partial(_batch_shapes, preparation)
+    )
     state = initial_state(params, optimizer)
-    watch = _Evaluation.of(preparation)
+    watch = _held_out_skill(preparation)
     with TrainingCheckpoints(
         settings.output / "checkpoints", fingerprint=preparation.fingerprint
     ) as checkpoints:
         state, notes = checkpoints.restore(state) or (state, {})
         if watch:
             watch.resume(notes)
-        for update in range(int(state.update), curriculum.updates):
-            state, metrics = step(state, _batch(preparation, update))
+            if watch.exhausted:
+                return
+        for update, batch in _batches(preparation, int(state.update)):
+            state, metrics = step(state, batch)
             metrics["learning_rate"] = learning_rate(curriculum, update)
+            values = {name: float(value) for name, value in metrics.items()}
+            _require_finite(values, update)
             last = update + 1 == curriculum.updates
             skill = watch.scores(state.average, update) if watch and (watch.due(update) or last) else None
             better = skill is not None and watch is not None and watch.is_best(skill)
@@ -193,7 +257,7 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
                 checkpoints.save(update + 1, state, notes=watch.notes() if watch else {})
             yield UpdateReport(
                 update=update,
-                metrics={name: float(value) for name, value in metrics.items()},
+                metrics=values,
                 skill=skill,
                 stopped=stopped,
             )
@@ -222,6 +286,11 @@ def _origin(
             raise FoldcastError(f"task or model: not a configuration: {error}") from error
     old = read_checkpoint(settings.initialize_from.read_bytes(), name=settings.initialize_from.name)
     checkpoint_grid(old, grid)
+    if settings.model is not None:
+        try:
+            old = grow(old, TypeAdapter(ModelConfig).validate_python(settings.model), seed=settings.seed)
+        except (ValueError, TypeError) as error:
+            raise FoldcastError(f"model: not a configuration: {error}") from error
     return old.task, old.config, old.params, old
 
 
@@ -233,7 +302,7 @@ def build_family(
     *,
     variable_weights: Mapping[str, float] | None = None,
     precision: str = "float32",
-    rematerialize_steps: bool = False,
+    recompute: Rematerialisation = KEEP_ALL,
     key: jax.Array | None = None,
 ) -> tuple[FamilyLoss, Callable[[], Any]]:
     """The family's loss on a grid, and what draws fresh parameters with the key.
@@ -241,6 +310,7 @@ def build_family(
     Args:
         statistics: folder of the ``*_by_level.nc`` files.
         statics: (latitude, longitude).
+        recompute: what GraphCast does not keep for the backward pass.
 
     Raises:
         FoldcastError: weights for what is no target, or statistics that lack something.
@@ -262,9 +332,12 @@ def build_family(
     if isinstance(config, ModelConfig):
         network = graphcast_network(config, task)
         structure = network.structure(graphcast_graphs(config, grid), dtype=dtype)
+        network = dataclasses.replace(network, recompute=recompute)
         return GraphCastLoss(
-            network=network, structure=structure, rematerialize_steps=rematerialize_steps, **common
+            network=network, structure=structure, **common
         ), lambda: network.initial_parameters(key)
+    if recompute != KEEP_ALL:
+        raise FoldcastError("rematerialise: expected nothing for GenCast, its levels are GraphCast's")
     denoising = gencast_network(config, task, platform=jax.default_backend())
     return GenCastLoss(
         network=denoising,
@@ -284,85 +357,43 @@ def _batch(preparation: Preparation, update: int) -> Any:
     return jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
 
 
-@dataclass
-class _Evaluation:
-    """Held-out skill in the course of a training, and when to stop."""
+def _batches(preparation: Preparation, first: int) -> Iterator[tuple[int, Any]]:
+    """Every update with its batch; the next one is read while the last is computed on."""
+    numbers = range(first, preparation.settings.curriculum().updates)
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead = {first: reader.submit(_batch, preparation, first)} if numbers else {}
+        for update in numbers:
+            batch = ahead.pop(update).result()
+            if update + 1 in numbers:
+                ahead[update + 1] = reader.submit(_batch, preparation, update + 1)
+            yield update, batch
 
-    settings: EvaluationSettings
-    series: AnalysisSeries
-    climatology: xr.Dataset | None
-    forecast: Forecast
-    seed: int
-    best: float = np.inf
-    without_gain: int = 0
 
-    @classmethod
-    def of(cls, preparation: Preparation) -> _Evaluation | None:
-        settings = preparation.settings.evaluation
-        if settings is None:
-            return None
-        series = read_series(
-            settings.archive or preparation.settings.archive,
-            preparation.checkpoint.task,
-            preparation.series.grid,
-            start=settings.start,
-            end=settings.end,
-        )
-        if series.count(settings.steps) < 1:
-            raise FoldcastError(
-                f"evaluation: expected a period longer than {settings.steps} model steps, "
-                f"got {series.times.size} analyses"
-            )
-        climatology = None
-        if settings.climatology is not None:
-            with xr.open_dataset(settings.climatology) as opened:
-                climatology = opened.load()
-        return cls(
-            settings=settings,
-            series=series,
-            climatology=climatology,
-            forecast=make_forecast(preparation.loss, settings.variables, steps=settings.steps),
-            seed=preparation.settings.seed,
+def _require_finite(metrics: Mapping[str, float], update: int) -> None:
+    """Before a state that is lost replaces a good one."""
+    wrong = {name: value for name, value in metrics.items() if not np.isfinite(value)}
+    if wrong:
+        raise FoldcastError(
+            f"update {update}: expected finite losses and gradients, got {wrong}; the checkpoints before it are kept; "
+            "a lower learning rate or clip_norm may help, or look for values in the archive that are none"
         )
 
-    def notes(self) -> dict[str, Any]:
-        """What a resumed training must know."""
-        return {"best": self.best if np.isfinite(self.best) else None, "without_gain": self.without_gain}
 
-    def resume(self, notes: Mapping[str, Any]) -> None:
-        """Go on from the notes of a checkpoint."""
-        if notes.get("best") is not None:
-            self.best, self.without_gain = notes["best"], notes["without_gain"]
+def _held_out_skill(preparation: Preparation) -> HeldOutSkill | None:
+    settings = preparation.settings
+    if settings.evaluation is None:
+        return None
+    held_out = read_series(
+        settings.evaluation.archive or settings.archive,
+        preparation.checkpoint.task,
+        preparation.series.grid,
+        start=settings.evaluation.start,
+        end=settings.evaluation.end,
+    )
+    return HeldOutSkill.of(settings, preparation.series, held_out, preparation.loss)
 
-    def due(self, update: int) -> bool:
-        """Whether an evaluation follows this update."""
-        return (update + 1) % self.settings.every == 0
 
-    def scores(self, params: Params, update: int) -> xr.Dataset:
-        """Scores of the forecasts with these parameters."""
-        count = self.series.count(self.settings.steps)
-        starts = np.unique(np.linspace(0, count - 1, self.settings.starts).astype(int))
-        return evaluate(
-            self.forecast,
-            params,
-            self.series,
-            starts.tolist(),
-            self.settings.variables,
-            steps=self.settings.steps,
-            members=self.settings.members,
-            seed=self.seed,
-            climatology=self.climatology,
-        )
-
-    def is_best(self, skill: xr.Dataset) -> bool:
-        """Whether the mean RMSE over lead times of the deciding field fell; counts those that did not."""
-        rmse = float(skill["rmse"].sel(field=self.settings.field).mean())
-        self.without_gain = 0 if rmse < self.best else self.without_gain + 1
-        better = rmse < self.best
-        self.best = min(self.best, rmse)
-        return better
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether there was no gain for as many evaluations as patience has."""
-        return 0 < self.settings.patience <= self.without_gain
+def _batch_shapes(preparation: Preparation, stage: Stage) -> Any:
+    example = preparation.series.batch(np.array([0]), stage.rollout_steps)
+    shape = (stage.accumulate, stage.batch_size)
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct((*shape, *array.shape[1:]), array.dtype), example)

@@ -15,6 +15,8 @@ from model.graphcast import ModelConfig
 from model.task import TaskConfig
 from model.training.curriculum import Curriculum, Stage
 from model.training.optimizer import OptimizerConfig
+from model.training.parallel import DeviceLayout
+from model.training.rematerialisation import Rematerialisation
 
 
 class _Section(BaseModel):
@@ -47,14 +49,26 @@ class TrainingSettings(_Section):
     statistics: Path = Field(..., description="Folder of the *_by_level.nc normalisation statistics.")
     output: Path = Field(..., description="Folder of checkpoints and results.")
     family: Literal["graphcast", "gencast"] | None = Field(None, description="Of a new model.")
-    initialize_from: Path | None = Field(None, description="Params file to fine-tune.")
+    initialize_from: Path | None = Field(
+        None, description="Params file to fine-tune or, with a larger model, to grow."
+    )
     task: dict[str, Any] | None = Field(None, description="task_config of a new model.")
     model: dict[str, Any] | None = Field(None, description="Configuration of a new model, as published.")
     stages: tuple[dict[str, Any], ...] = Field(..., min_length=1, description="See Stage.")
     optimizer: dict[str, Any] = Field(default_factory=dict, description="See OptimizerConfig.")
     variable_weights: dict[str, float] = Field(default_factory=dict, description="Other than published.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Of weights and activations.")
-    rematerialize_steps: bool = Field(False, description="Keep only the states between rollout steps.")
+    rematerialise: Literal["auto"] | dict[str, Any] = Field(
+        default_factory=dict, description="What is not kept for the backward pass, see Rematerialisation."
+    )
+    device_memory: int | None = Field(
+        None,
+        gt=0,
+        description="Bytes for `auto` to fit into; default: what the device, or this machine, has.",
+    )
+    devices: dict[str, int] = Field(
+        default_factory=dict, description="See DeviceLayout; default: one device."
+    )
     seed: int = Field(0, ge=0, description="Of fresh parameters, order of examples, noise.")
     checkpoint_every: int = Field(200, ge=1, description="Updates between checkpoints.")
     description: str = Field("", description="Written into the params file.")
@@ -66,8 +80,11 @@ class TrainingSettings(_Section):
         new = (self.family, self.task, self.model)
         if self.initialize_from is None and None in new:
             raise ValueError("expected family, task and model for a new model, or initialize_from")
-        if self.initialize_from is not None and any(part is not None for part in new):
-            raise ValueError("family, task and model come from the checkpoint that initialize_from names")
+        if self.initialize_from is not None and (self.family, self.task) != (None, None):
+            raise ValueError("family and task come from the checkpoint that initialize_from names")
+        layout, batches = self.layout(), [stage.batch_size for stage in self.curriculum().stages]
+        if any(size % layout.data for size in batches):
+            raise ValueError(f"batch_size: expected multiples of {layout.data} devices, got {batches}")
         return self
 
     def curriculum(self) -> Curriculum:
@@ -78,13 +95,23 @@ class TrainingSettings(_Section):
         """The optimiser."""
         return TypeAdapter(OptimizerConfig).validate_python(self.optimizer)
 
+    def layout(self) -> DeviceLayout:
+        """How devices share a batch."""
+        return TypeAdapter(DeviceLayout).validate_python(self.devices)
+
+    def chosen_rematerialisation(self) -> Rematerialisation | None:
+        """What is not kept; None if it is to be chosen."""
+        if self.rematerialise == "auto":
+            return None
+        return TypeAdapter(Rematerialisation).validate_python(self.rematerialise)
+
     def new_task(self) -> TaskConfig:
         """The task of a new model."""
         return TypeAdapter(TaskConfig).validate_python(self.task)
 
     def new_model(self) -> ModelConfig | GenCastConfig:
-        """The configuration of a new model."""
-        kind: TypeAdapter[Any] = TypeAdapter(ModelConfig if self.family == "graphcast" else GenCastConfig)
+        """The configuration of a new model, or of the larger one to grow into."""
+        kind: TypeAdapter[Any] = TypeAdapter(GenCastConfig if self.family == "gencast" else ModelConfig)
         config: ModelConfig | GenCastConfig = kind.validate_python(self.model)
         return config
 
@@ -98,8 +125,14 @@ def read_training_settings(path: Path) -> TrainingSettings:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         settings = TrainingSettings.model_validate(content)
-        settings.curriculum(), settings.optimizer_config()
-    except (OSError, tomllib.TOMLDecodeError, ValidationError, ValueError, TypeError) as error:
+        settings.optimizer_config(), settings.chosen_rematerialisation()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise FoldcastError(f"{path}: not the configuration of a training: {problems}") from None
+    except (OSError, tomllib.TOMLDecodeError, ValueError, TypeError) as error:
         raise FoldcastError(f"{path}: not the configuration of a training: {error}") from error
     return _anchored(settings, path.resolve().parent)
 

@@ -18,9 +18,11 @@ class Neighbourhood:
     Args:
       matrix: boolean CSR matrix (node, node), True where the row's node attends to the column's. Every node
         attends to itself.
+      positions: of the nodes, (node, 3), where they are known; only for grouping nodes that lie close together.
     """
 
     matrix: sparse.csr_matrix
+    positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.matrix.shape

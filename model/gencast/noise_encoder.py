@@ -10,6 +10,7 @@ import numpy as np
 
 from model.gencast.configs import NoiseEncoderConfig
 from model.graphs.graph_network import Parameters, linear
+from model.precision import accumulation_type
 
 NOISE_ENCODER = "fourier_features_mlp/~/mlp/~/linear"
 
@@ -42,13 +43,13 @@ def noise_encoder_shapes(config: NoiseEncoderConfig) -> Iterator[tuple[str, int,
 
 
 def scale_and_offset(layer: Mapping[str, jax.Array], encoding: jax.Array) -> ScaleOffset:
-    """What replaces a layer norm's learned scale and offset: 1 + W₁c and W₂c, float32.
+    """What replaces a layer norm's learned scale and offset: 1 + W₁c and W₂c, float32 (float64 of float64).
 
     Args:
         layer: ``w`` of shape (encoding, 2·features) and ``b``.
         encoding: of the noise level, shape (encoding,).
     """
-    encoding = encoding.astype(jnp.float32)
-    both = encoding @ layer["w"].astype(jnp.float32) + layer["b"].astype(jnp.float32)
+    dtype = accumulation_type(layer["w"].dtype)
+    both = encoding.astype(dtype) @ layer["w"].astype(dtype) + layer["b"].astype(dtype)
     scale_minus_one, offset = jnp.split(both, 2)
     return scale_minus_one + 1, offset

@@ -102,6 +102,20 @@ def transform(
     Returns:
         Shape (node, d_model), normalised.
     """
+    nodes = run_blocks(blocks, config, attention=attention, masks=masks, encoding=encoding, nodes=nodes)
+    return conditioned_norm(nodes, scale_and_offset(params[final_condition_path(config)], encoding))
+
+
+def run_blocks(
+    blocks: BlockParameters,
+    config: SparseTransformerConfig,
+    *,
+    attention: Attention,
+    masks: Any,
+    encoding: jax.Array,
+    nodes: jax.Array,
+) -> jax.Array:
+    """Runs some blocks, one after the other; as ``transform`` but for the last normalisation."""
 
     def block(x: jax.Array, layer: BlockParameters) -> tuple[jax.Array, None]:
         normalized = conditioned_norm(x, scale_and_offset(layer["condition_attention"], encoding))
@@ -113,7 +127,7 @@ def transform(
         return x + hidden @ layer[_DOWN]["w"] + layer[_DOWN]["b"], None
 
     nodes, _ = jax.lax.scan(block, nodes, blocks)
-    return conditioned_norm(nodes, scale_and_offset(params[final_condition_path(config)], encoding))
+    return nodes
 
 
 def conditioned_norm(x: jax.Array, scale_offset: ScaleOffset) -> jax.Array:

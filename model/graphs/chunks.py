@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.graphs.model_graphs import SLOTS, EdgeSet
+from model.precision import accumulation_type
 
 Arrays = TypeVar("Arrays")
 Result = TypeVar("Result")
@@ -125,8 +126,9 @@ def sum_chunks_by_receiver(
     *,
     nodes: int,
     features: int,
+    recompute: bool = False,
 ) -> jax.Array:
-    """Sum of the messages into each node, float32, shape (node, feature), a chunk of edges at a time.
+    """Sum of the messages into each node, float32 or float64, shape (node, feature), a chunk of edges at a time.
 
     Few nodes receive a chunk, so its messages are summed by a product with ones and zeros, not scattered.
 
@@ -134,19 +136,26 @@ def sum_chunks_by_receiver(
         function: from a chunk of ``arrays``, its senders and its receivers' numbers, to messages (edge, feature).
         arrays: a pytree of arrays by chunk.
         nodes, features: sizes of the result.
+        recompute: in a backward pass what lies inside a chunk instead of keeping it.
     """
+    dtype = accumulation_type(chunks.features.dtype)
+
+    def sums(chunk: tuple[Arrays, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        part, senders, receivers, first = chunk
+        messages = function(part, senders, first + jnp.maximum(receivers, 0)).astype(dtype)
+        belongs = (receivers == jnp.arange(chunks.span)[:, None]).astype(dtype)
+        return jnp.matmul(belongs, messages, precision=jax.lax.Precision.HIGHEST)
+
+    of_chunk = jax.checkpoint(sums) if recompute else sums
 
     def add(
         total: jax.Array, chunk: tuple[Arrays, jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, None]:
-        part, senders, receivers, first = chunk
-        messages = function(part, senders, first + jnp.maximum(receivers, 0)).astype(jnp.float32)
-        belongs = (receivers == jnp.arange(chunks.span)[:, None]).astype(jnp.float32)
-        here = jax.lax.dynamic_slice_in_dim(total, first, chunks.span)
-        here = here + jnp.matmul(belongs, messages, precision=jax.lax.Precision.HIGHEST)
+        first = chunk[3]
+        here = jax.lax.dynamic_slice_in_dim(total, first, chunks.span) + of_chunk(chunk)
         return jax.lax.dynamic_update_slice_in_dim(total, here, first, 0), None
 
-    total = jnp.zeros((nodes, features), jnp.float32)
+    total = jnp.zeros((nodes, features), dtype)
     parts = (arrays, chunks.senders, chunks.receivers, chunks.first_receivers)
     if chunks.senders.shape[0] == 1:
         return add(total, jax.tree.map(lambda array: array[0], parts))[0]

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from model.precision import accumulation_type
+
 Parameters = Mapping[str, Mapping[str, jax.Array]]
 
 _LAYER_NORM_EPSILON = 1e-5
@@ -51,8 +53,8 @@ def multi_layer_perceptron(params: Parameters, mlp: str, x: jax.Array, *, hidden
 
 
 def normalize_features(x: jax.Array) -> jax.Array:
-    """Zero mean and unit variance over the last axis, computed and returned in float32."""
-    x = x.astype(jnp.float32)
+    """Zero mean and unit variance over the last axis, computed and returned in float32 (float64 of float64)."""
+    x = x.astype(accumulation_type(x.dtype))
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(variance + _LAYER_NORM_EPSILON)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import numpy as np
 
@@ -21,22 +22,34 @@ from model.variables import VARIABLES
 _ACCUMULATED = "total_precipitation_"
 
 
+class Field(Protocol):
+    """An array over time, as far as examples need one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Time first."""
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """The fields at some times."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnalysisSeries:
-    """Analyses at equal intervals without a gap, in memory.
+    """Analyses at equal intervals without a gap.
 
     Args:
         task: what the model takes and gives.
         grid: on which the fields lie.
         times: datetime64, ascending at equal intervals that divide the task's step.
-        fields: float32, (time, [level,] latitude, longitude), the task's levels in order.
+        fields: float32, (time, [level,] latitude, longitude), the task's levels in order; arrays, or what gives
+            them for the times it is indexed with.
         statics: float32, (latitude, longitude).
     """
 
     task: TaskConfig
     grid: Grid
     times: np.ndarray
-    fields: Mapping[str, np.ndarray]
+    fields: Mapping[str, Field]
     statics: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:

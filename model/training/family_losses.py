@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,14 @@ import jax.numpy as jnp
 from model.gencast.gencast import GenCastNetwork, NoiseBasis
 from model.gencast.structure import DenoiserStructure
 from model.graphcast import GraphCastNetwork, Structure
-from model.precision import cast_parameters
+from model.precision import accumulation_type, cast_parameters
 from model.step import ModelStep
 from model.training.losses import LossWeights, autoregressive_loss, weighted_squared_error
 from model.training.optimizer import Params
-from model.training.training import Batch
+from model.training.rematerialisation import recomputed
+
+Batch = Any
+"""A pytree of arrays with a leading axis over examples."""
 
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 """Key of a step and features (grid, channel) to normalised targets, float32 (grid, channel)."""
@@ -28,10 +31,17 @@ class FamilyLoss(Protocol):
     model_step: ModelStep
     statics: Mapping[str, jax.Array]
 
+    @property
+    def arrays(self) -> Any:
+        """What lies on the device and never changes, as a pytree: a compiled program takes it as an argument."""
+
+    def with_arrays(self, arrays: Any) -> Self:
+        """The same with other arrays in place of ``arrays``."""
+
     def __call__(
-        self, params: Params, batch: Batch, key: jax.Array
+        self, params: Params, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Mean loss over a batch, and each variable's unweighted share."""
+        """Mean loss over a batch, whose examples have the keys (example, 2); each variable's unweighted share."""
 
     def predictor(self, params: Params) -> Predict:
         """One step of the model as it is."""
@@ -47,7 +57,8 @@ class GraphCastLoss:
         weights: of variables, levels, areas.
         statics: (latitude, longitude).
         precision: type of the network's weights and activations; parameters and loss are float32.
-        rematerialize_steps: keep only the states between the steps of a rollout for the backward pass.
+
+    What is not kept for the backward pass, ``network.recompute`` says.
     """
 
     network: GraphCastNetwork
@@ -56,21 +67,29 @@ class GraphCastLoss:
     weights: LossWeights
     statics: Mapping[str, jax.Array]
     precision: str = "float32"
-    rematerialize_steps: bool = False
+
+    @property
+    def arrays(self) -> Any:
+        """Graphs and statics."""
+        return self.structure, dict(self.statics)
+
+    def with_arrays(self, arrays: Any) -> Self:
+        """The same with other graphs and statics."""
+        return replace(self, structure=arrays[0], statics=arrays[1])
 
     def __call__(
-        self, params: Params, batch: Batch, key: jax.Array
+        self, params: Params, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Mean over the batch; the key has no effect."""
+        """Mean over the batch; the keys have no effect."""
         predictor = self.predictor(params)
 
         def of_example(example: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
             return autoregressive_loss(
-                lambda features: predictor(key, features),
+                lambda features: predictor(keys, features),
                 self.model_step,
                 self.weights,
                 statics=self.statics,
-                rematerialize=self.rematerialize_steps,
+                rematerialize=self.network.recompute.rollout_steps,
                 **example,
             )
 
@@ -79,11 +98,12 @@ class GraphCastLoss:
     def predictor(self, params: Params) -> Predict:
         """The network with these parameters; deterministic."""
         cast = cast_parameters(params, self.precision)
-        embedding = self.network.embed_structure(cast, self.structure)
+        embed = recomputed(self.network.embed_structure, when=self.network.recompute.encoder)
+        embedding = embed(cast, self.structure)
 
         def predict(key: jax.Array, features: jax.Array) -> jax.Array:
-            features = features.astype(self.precision)
-            return self.network.forward(cast, self.structure, embedding, features).astype(jnp.float32)
+            predicted = self.network.forward(cast, self.structure, embedding, features.astype(self.precision))
+            return predicted.astype(accumulation_type(predicted.dtype))
 
         return predict
 
@@ -106,8 +126,17 @@ class GenCastLoss:
     statics: Mapping[str, jax.Array]
     precision: str = "float32"
 
+    @property
+    def arrays(self) -> Any:
+        """Graphs, noise and statics."""
+        return self.structure, self.basis, dict(self.statics)
+
+    def with_arrays(self, arrays: Any) -> Self:
+        """The same with other graphs, noise and statics."""
+        return replace(self, structure=arrays[0], basis=arrays[1], statics=arrays[2])
+
     def __call__(
-        self, params: Params, batch: Batch, key: jax.Array
+        self, params: Params, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the batch; each example has its own key, noise level and noise."""
         cast = cast_parameters(params, self.precision)
@@ -123,8 +152,7 @@ class GenCastLoss:
             loss, by_variable = weighted_squared_error(denoised, targets, self.weights)
             return loss * weight, {name: value * weight for name, value in by_variable.items()}
 
-        examples = jax.tree.leaves(batch)[0].shape[0]
-        return _mean(jax.vmap(of_example)(batch, jax.random.split(key, examples)))
+        return _mean(jax.vmap(of_example)(batch, keys))
 
     def predictor(self, params: Params) -> Predict:
         """A sample of the diffusion with these parameters."""

@@ -7,17 +7,13 @@ Each level here is a setting; none changes a gradient beyond rounding.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import jax
 
-from model.graphcast import GraphCastNetwork
-from model.graphs.graph_network import Parameters
-
-_PROCESSOR = "mesh_gnn/~_networks_builder/processor_nodes"
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +23,15 @@ class Rematerialisation:
     Args:
         encoder, decoder: all activations inside the encoder and the decoder.
         message_steps: keep edges and nodes of the mesh only every so many message-passing steps; 0 keeps all.
-        perceptrons: activations inside every MLP behind its first layer, edge updates above all.
+        edge_chunks: what lies inside a chunk of edges or grid points; all edge updates and the points' MLPs run
+            chunk by chunk.
         rollout_steps: everything but the states between the steps of a rollout.
     """
 
     encoder: bool = False
     decoder: bool = False
     message_steps: int = 0
-    perceptrons: bool = False
+    edge_chunks: bool = False
     rollout_steps: bool = False
 
     def __post_init__(self) -> None:
@@ -42,55 +39,20 @@ class Rematerialisation:
             raise ValueError(f"message_steps: expected at least 0, got {self.message_steps}")
 
 
+KEEP_ALL = Rematerialisation()
 LEVELS = (
-    Rematerialisation(),
+    KEEP_ALL,
     Rematerialisation(rollout_steps=True),
     Rematerialisation(rollout_steps=True, encoder=True, decoder=True),
     Rematerialisation(rollout_steps=True, encoder=True, decoder=True, message_steps=3),
-    Rematerialisation(rollout_steps=True, encoder=True, decoder=True, message_steps=3, perceptrons=True),
+    Rematerialisation(rollout_steps=True, encoder=True, decoder=True, message_steps=3, edge_chunks=True),
 )
 """From everything kept to the least memory; each costs at most about one more forward pass than the one before."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RematerialisedGraphCast(GraphCastNetwork):
-    """The same network, keeping less.
-
-    Args:
-        keep_less: what is not kept; its ``rollout_steps`` is the loss's affair.
-    """
-
-    keep_less: Rematerialisation
-
-    @classmethod
-    def of(cls, network: GraphCastNetwork, keep_less: Rematerialisation) -> RematerialisedGraphCast:
-        """That network with these settings."""
-        shape = {field.name: getattr(network, field.name) for field in fields(GraphCastNetwork)}
-        return cls(**shape, keep_less=keep_less)
-
-    def _encode(self, *arguments: Any) -> tuple[jax.Array, jax.Array]:
-        encode = super()._encode
-        return (jax.checkpoint(encode) if self.keep_less.encoder else encode)(*arguments)
-
-    def _decode(self, *arguments: Any) -> jax.Array:
-        decode = super()._decode
-        return (jax.checkpoint(decode) if self.keep_less.decoder else decode)(*arguments)
-
-    def _process(self, steps: Parameters, structure: Any, edges: jax.Array, mesh: jax.Array) -> jax.Array:
-        every = self.keep_less.message_steps
-        if not every:
-            return super()._process(steps, structure, edges, mesh)
-        group = jax.checkpoint(self._message_steps)
-        for first in range(0, self.config.gnn_msg_steps, every):
-            some = jax.tree.map(lambda stacked, first=first: stacked[first : first + every], steps)
-            edges, mesh = group(some, structure, edges, mesh)
-        return mesh
-
-    def _block_after_first_layer(self, params: Parameters, name: str, x: jax.Array) -> jax.Array:
-        rest = functools.partial(super()._block_after_first_layer, name=name)
-        if not self.keep_less.perceptrons:
-            return rest(params, x=x)
-        return jax.checkpoint(lambda params, x: rest(params, x=x))(params, x)
+def recomputed(function: Function, *, when: bool) -> Function:
+    """The function, keeping only its arguments for a backward pass if so wanted."""
+    return cast(Function, jax.checkpoint(function)) if when else function
 
 
 def least_saving_that_fits(
@@ -105,14 +67,17 @@ def least_saving_that_fits(
     return next((level for level in LEVELS if peak_bytes(level) <= available_bytes), None)
 
 
-def compiled_peak_bytes(function: Callable[..., Any], *arguments: Any) -> int:
-    """What a program needs at its peak by its compiler's own account: arguments, results, temporaries.
+def program_peak_bytes(program: jax.stages.Compiled) -> int:
+    """What a compiled program needs on each device at its peak by its compiler's own account.
 
-    Args:
-        function: to be compiled for the default device, not run.
-        arguments: arrays or their ``jax.ShapeDtypeStruct``.
+    Arguments, results and temporaries; what is donated counts once.
+
+    Raises:
+        NotImplementedError: this backend gives no account.
     """
-    analysis = jax.jit(function).lower(*arguments).compile().memory_analysis()
+    analysis = program.memory_analysis()
+    if analysis is None:
+        raise NotImplementedError("the compiler gives no account of memory on this backend")
     return int(
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infra.errors import CheckpointMismatchError
+from infra.errors import CheckpointMismatchError, StoreError
 from infra.training_checkpoints import TrainingCheckpoints
 
 
@@ -53,3 +53,34 @@ def test_only_the_last_ones_are_kept(tmp_path: Path) -> None:
             checkpoints.save(update, state(float(update)))
 
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == ["2", "3"]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path: Path) -> None:
+    with TrainingCheckpoints(tmp_path, fingerprint="a") as checkpoints:
+        checkpoints.save(1, state(0.5))
+        checkpoints.save(2, state(0.25))
+    for path in (tmp_path / "2" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:3])
+
+    with TrainingCheckpoints(tmp_path, fingerprint="a") as checkpoints:
+        restored = checkpoints.restore(state(0.0))
+        assert restored is not None
+        jax.tree.map(np.testing.assert_array_equal, restored[0], state(0.5))
+        checkpoints.save(2, state(0.125))
+    with TrainingCheckpoints(tmp_path, fingerprint="a") as checkpoints:
+        assert checkpoints.newest() == 2
+
+
+def test_only_damaged_checkpoints_are_no_fresh_start(tmp_path: Path) -> None:
+    with TrainingCheckpoints(tmp_path, fingerprint="a") as checkpoints:
+        checkpoints.save(1, state(0.5))
+    for path in (tmp_path / "1" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+    with (
+        TrainingCheckpoints(tmp_path, fingerprint="a") as checkpoints,
+        pytest.raises(StoreError, match="got only damaged ones"),
+    ):
+        checkpoints.restore(state(0.0))

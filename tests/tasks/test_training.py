@@ -1,23 +1,32 @@
 import dataclasses
 import itertools
+import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import xarray as xr
 from jax.experimental.compilation_cache import compilation_cache
 
-from infra.errors import CheckpointMismatchError, FoldcastError, MissingDataError
+import tasks.training
+from infra.errors import CheckpointMismatchError, DoesNotFitError, FoldcastError, MissingDataError
+from infra.training_archive import StoredField
 from model.checkpoint_file import read_checkpoint
 from model.errors import InvalidFieldError
+from model.training.rematerialisation import LEVELS
 from tasks.training import prepare, updates
 from tasks.training_settings import TrainingSettings, read_training_settings
+from tasks.training_update import build_update
 from tests.fakes.training_archive import MODEL, TASK, write_archive, write_statistics
 
+END = datetime(2001, 3, 15, 18, tzinfo=UTC)
+HELD_OUT = {"start": datetime(2001, 3, 16, tzinfo=UTC)}
 STAGES = (
     {"updates": 3, "batch_size": 2, "warmup_updates": 1},
     {"updates": 2, "rollout_steps": 2, "accumulate": 2},
@@ -79,9 +88,9 @@ def test_a_killed_training_ends_with_the_same_bits(data: Path, tmp_path: Path) -
 
 
 def test_the_loss_falls_and_skill_is_reported(data: Path, tmp_path: Path) -> None:
-    evaluation = {"starts": 2, "steps": 3, "every": 20, "field": "geopotential 500"}
+    evaluation = HELD_OUT | {"starts": 2, "steps": 3, "every": 20, "field": "geopotential 500"}
     stages = ({"updates": 40, "batch_size": 2, "peak_learning_rate": 1e-2},)
-    reports = list(updates(prepare(settings(data, tmp_path, stages=stages, evaluation=evaluation))))
+    reports = list(updates(prepare(settings(data, tmp_path, end=END, stages=stages, evaluation=evaluation))))
 
     losses = [report.metrics["loss"] for report in reports]
     skill = [report.skill for report in reports if report.skill is not None]
@@ -93,13 +102,54 @@ def test_the_loss_falls_and_skill_is_reported(data: Path, tmp_path: Path) -> Non
 
 
 def test_training_stops_when_skill_no_longer_grows(data: Path, tmp_path: Path) -> None:
-    evaluation = {"starts": 1, "steps": 1, "every": 1, "patience": 2}
+    evaluation = HELD_OUT | {"starts": 1, "steps": 1, "every": 1, "patience": 2}
     # Without updates worth the name the second and third evaluations bring no gain.
     stages = ({"updates": 6, "peak_learning_rate": 1e-30},)
-    reports = list(updates(prepare(settings(data, tmp_path, stages=stages, evaluation=evaluation))))
+    stopping = settings(data, tmp_path, end=END, stages=stages, evaluation=evaluation)
+    reports = list(updates(prepare(stopping)))
 
     assert [report.update for report in reports if report.stopped] == [len(reports) - 1]
     assert len(reports) < 6
+    # Started again it stays where it is.
+    assert list(updates(prepare(stopping))) == []
+
+
+def test_evaluations_on_what_is_trained_on_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FoldcastError, match="that training does not see, got 24 that it does"):
+        next(updates(prepare(settings(data, tmp_path, evaluation={"steps": 2}))))
+    with pytest.raises(FoldcastError, match="got 8 that it does, from 2001-03-16"):
+        next(updates(prepare(settings(data, tmp_path, evaluation=HELD_OUT | {"steps": 2}))))
+
+
+def test_a_loss_that_is_no_number_ends_the_training_before_it_is_kept(data: Path, tmp_path: Path) -> None:
+    stages = ({"updates": 6, "peak_learning_rate": 1e30},)
+    with pytest.raises(FoldcastError, match=r"update [1-5]: expected finite losses and gradients"):
+        list(updates(prepare(settings(data, tmp_path, stages=stages, checkpoint_every=1))))
+
+    assert not (tmp_path / "params.npz").exists()
+
+
+def test_analyses_that_stay_on_disk_give_the_same_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = list(updates(prepare(settings(data, tmp_path / "memory"))))
+    monkeypatch.setattr(tasks.training, "host_memory_available", lambda: 1000)
+    on_disk = prepare(settings(data, tmp_path / "disk"))
+
+    assert isinstance(on_disk.series.fields["geopotential"], StoredField)
+    assert [report.metrics for report in updates(on_disk)] == [report.metrics for report in in_memory]
+
+
+def test_a_training_is_told_by_what_its_files_hold(data: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere.zarr"
+    shutil.copytree(data / "archive.zarr", moved)
+    known = prepare(settings(data, tmp_path / "a")).fingerprint
+    assert prepare(settings(data, tmp_path / "b", archive=moved)).fingerprint == known
+
+    with xr.open_zarr(moved, consolidated=False) as archive:
+        changed = archive.load() * 1.01
+    changed.drop_encoding().to_zarr(moved, mode="w", consolidated=False)
+    assert prepare(settings(data, tmp_path / "b", archive=moved)).fingerprint != known
 
 
 def test_fine_tuning_starts_from_a_checkpoint_and_keeps_frozen_parts(data: Path, tmp_path: Path) -> None:
@@ -144,42 +194,98 @@ def test_a_changed_training_does_not_resume(data: Path, tmp_path: Path) -> None:
         next(updates(prepare(settings(data, tmp_path, seed=1))))
 
 
-def directional_derivatives(data: Path, output: Path, steps: int, **changes: Any) -> tuple[float, float]:
-    preparation = prepare(settings(data, output, **changes))
-    batch = preparation.series.batch(np.array([0, 5]), steps)
-    key = jax.random.PRNGKey(3)
-    params = jax.tree.map(jnp.asarray, preparation.checkpoint.params)
-    loss = jax.jit(lambda params: preparation.loss(params, batch, key)[0])
-    gradient = jax.jit(jax.grad(lambda params: preparation.loss(params, batch, key)[0]))(params)
-    norm = float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))))
-    width = 1e-4
-    ahead, behind = (
-        float(loss(jax.tree.map(lambda p, g, s=sign: p + s * width / norm * g, params, gradient)))
-        for sign in (1, -1)
+def test_recomputed_steps_give_the_same_training(data: Path, tmp_path: Path) -> None:
+    """To rounding; the gradients themselves are compared in float64 in tests/model/training/test_gradients.py."""
+    everything = {
+        "encoder": True,
+        "decoder": True,
+        "message_steps": 1,
+        "edge_chunks": True,
+        "rollout_steps": True,
+    }
+    kept = list(updates(prepare(settings(data, tmp_path / "kept"))))
+    again = list(updates(prepare(settings(data, tmp_path / "again", rematerialise=everything))))
+
+    for before, after in zip(kept, again, strict=True):
+        assert after.metrics == pytest.approx(before.metrics, rel=1e-3)
+
+
+def test_the_first_level_that_fits_is_chosen_and_kept(data: Path, tmp_path: Path) -> None:
+    list(updates(prepare(settings(data, tmp_path, rematerialise="auto", device_memory=10**9))))
+    chosen = json.loads((tmp_path / "rematerialisation.json").read_text())
+    assert chosen == dataclasses.asdict(LEVELS[0])
+
+    # What was chosen holds when the training goes on, whatever memory there is then.
+    (tmp_path / "rematerialisation.json").write_text(json.dumps(dataclasses.asdict(LEVELS[-1])))
+    preparation = prepare(settings(data, tmp_path, rematerialise="auto", device_memory=10**9))
+    optimizer = optax.sgd(1.0)
+    update = build_update(
+        preparation.settings, preparation.loss, optimizer, preparation.checkpoint.params, lambda stage: None
     )
-    return norm, (ahead - behind) / (2 * width)
+    assert update.loss.network.recompute == LEVELS[-1]  # type: ignore[attr-defined]
 
 
-def test_the_gradient_through_a_rollout_is_that_of_finite_differences(data: Path, tmp_path: Path) -> None:
-    norm, slope = directional_derivatives(data, tmp_path, 2)
+def test_what_does_not_fit_or_cannot_be_shared_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFitError, match="no level of recomputation fits into 1000 bytes"):
+        next(updates(prepare(settings(data, tmp_path, rematerialise="auto", device_memory=1000))))
+    with pytest.raises(FoldcastError, match=r"expected 2 × 512 = 1024, got"):
+        next(
+            updates(
+                prepare(
+                    settings(
+                        data,
+                        tmp_path,
+                        devices={"data": 2, "sample": 512},
+                        stages=({"updates": 1, "batch_size": 2},),
+                    )
+                )
+            )
+        )
+    with pytest.raises(ValueError, match=r"multiples of 4 devices, got \[2, 1\]"):
+        settings(data, tmp_path, devices={"data": 4})
 
-    # Along the gradient the loss rises by its norm. Networks compute in float32: differences over 2e-4 of a loss
-    # of order 10 with a slope near 80 are good to about 1e-3.
-    assert slope == pytest.approx(norm, rel=5e-3)
 
+def test_training_goes_on_from_a_smaller_model(data: Path, tmp_path: Path) -> None:
+    list(updates(prepare(settings(data, tmp_path / "small"))))
+    small = prepare(
+        settings(
+            data,
+            tmp_path / "same",
+            family=None,
+            task=None,
+            model=None,
+            initialize_from=tmp_path / "small" / "params.npz",
+        )
+    )
+    large = prepare(
+        settings(
+            data,
+            tmp_path / "large",
+            family=None,
+            task=None,
+            model=MODEL | {"latent_size": 16, "gnn_msg_steps": 2},
+            initialize_from=tmp_path / "small" / "params.npz",
+        )
+    )
+    batch, keys = small.series.batch(np.array([3]), 1), jax.random.split(jax.random.PRNGKey(0), 1)
+    before, after = (float(p.loss(p.checkpoint.params, batch, keys)[0]) for p in (small, large))
+    assert after == pytest.approx(before, rel=1e-4)
 
-def test_rematerialised_steps_give_the_same_gradient(data: Path, tmp_path: Path) -> None:
-    kept = prepare(settings(data, tmp_path))
-    again = dataclasses.replace(kept.loss, rematerialize_steps=True)  # type: ignore[type-var]
-    batch = kept.series.batch(np.array([1]), 3)
-    key = jax.random.PRNGKey(0)
-
-    gradients = [
-        jax.jit(jax.grad(lambda params, loss=loss: loss(params, batch, key)[0]))(kept.checkpoint.params)
-        for loss in (kept.loss, again)
-    ]
-
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), *gradients)
+    reports = list(updates(large))
+    assert len(reports) == 5
+    read = read_checkpoint((tmp_path / "large" / "params.npz").read_bytes())
+    assert (read.config.latent_size, read.config.gnn_msg_steps) == (16, 2)
+    with pytest.raises(FoldcastError, match="multiple of the latent size 8"):
+        prepare(
+            settings(
+                data,
+                tmp_path / "odd",
+                family=None,
+                task=None,
+                model=MODEL | {"latent_size": 12},
+                initialize_from=tmp_path / "small" / "params.npz",
+            )
+        )
 
 
 def test_the_file_is_read_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
