@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -19,6 +20,7 @@ from model.checkpoint_file import CheckpointFile, check_parameter_shapes
 from model.errors import InvalidFieldError
 from model.gencast.attention_options import AttentionOptions
 from model.gencast.configs import GenCastConfig
+from model.gencast.edge_directions import EdgeDirections
 from model.gencast.gencast import (
     GenCastNetwork,
     gencast_graphs,
@@ -220,13 +222,18 @@ class GenCastOnGrid:
         """Precision and attention."""
         return {"precision": self.precision, "attention": type(self.network.denoiser.attention).__name__}
 
+    @cached_property
+    def _edge_directions(self) -> EdgeDirections:
+        return self.network.denoiser.edge_directions(self.checkpoint.params, self.graphs())
+
     def prepare(self) -> Prepared:
         """Parameters, structure, its embedding, and the harmonics of the noise."""
         params = cast_parameters(self.checkpoint.params, self.precision)
+        denoiser = self.network.denoiser
         structure = gencast_structure(self.network, self.graphs(), dtype=jnp.dtype(self.precision))
-        embedding = jax.jit(self.network.denoiser.embed_structure)(params, structure)
+        embedding = jax.jit(denoiser.embed_structure)(params, structure, self._edge_directions)
         basis = {name: jnp.asarray(array) for name, array in noise_basis(self.grid).items()}
-        return self.network.denoiser.parameters_besides(params), structure, embedding, basis
+        return denoiser.parameters_besides(params), structure, embedding, basis
 
     def predict(self, prepared: Prepared, key: jax.Array, features: jax.Array) -> jax.Array:
         """A sample."""

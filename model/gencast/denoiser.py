@@ -6,7 +6,7 @@ An encoder takes the grid to the mesh, a transformer works on the mesh, a decode
 Work is arranged by what it depends on, each part done once:
 
 - on checkpoint and grid (``embed_structure``): the embeddings of edges and mesh nodes up to their
-  normalisation;
+  normalisation, those of edges by their coordinates along the directions that they span;
 - on the weather before (``condition``): its part of the grid points' first layer, the same for the 39
   evaluations that make a sample;
 - on noisy targets and noise level (``evaluate``): the rest. A first linear layer over a concatenation is the
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.gencast.attention import Attention
 from model.gencast.configs import DenoiserArchitectureConfig, NoiseEncoderConfig
@@ -32,6 +33,7 @@ from model.gencast.denoiser_parameters import (
     MESH_TO_GRID,
     DenoiserChannels,
 )
+from model.gencast.edge_directions import EdgeDirections, edge_directions
 from model.gencast.noise_encoder import ScaleOffset, encode_noise_level, scale_and_offset
 from model.gencast.sparse_transformer import (
     BlockParameters,
@@ -49,6 +51,8 @@ from model.graphs.graph_network import (
     multi_layer_perceptron,
     normalize_features,
 )
+from model.graphs.model_graphs import EdgeSet, GridMeshGraphs
+from model.precision import accumulation_type
 
 _GRID_POINTS_PER_CHUNK = 2048
 
@@ -72,8 +76,9 @@ class StructureEmbedding:
     Args:
         grid: the grid points' spatial part of their first layer, with its bias, shape (grid, latent).
         mesh: normalised embedding of the mesh nodes, before scale and offset, shape (mesh, latent).
-        edges_in: the same of the grid-to-mesh edges, shape (chunk, edge, latent).
-        edges_out: the same of the mesh-to-grid edges, shape (grid, 3, latent).
+        edges_in: the same of the grid-to-mesh edges, shape (chunk, edge, latent), or (…, rank) with directions.
+        edges_out: the same of the mesh-to-grid edges, shape (grid, 3, latent or rank).
+        directions: in which the edges have coordinates.
         blocks: the transformer's parameters, stacked.
     """
 
@@ -81,6 +86,7 @@ class StructureEmbedding:
     mesh: jax.Array
     edges_in: jax.Array
     edges_out: jax.Array
+    directions: EdgeDirections
     blocks: BlockParameters
 
 
@@ -99,8 +105,26 @@ class Denoiser:
     channels: DenoiserChannels
     attention: Attention
 
-    def embed_structure(self, params: Parameters, structure: DenoiserStructure) -> StructureEmbedding:
-        """What depends on parameters and grid alone, in the type of the parameters."""
+    def edge_directions(self, params: Parameters, graphs: GridMeshGraphs) -> EdgeDirections:
+        """The directions that embedded edges span, for ``embed_structure``; host work, seconds."""
+
+        def of(name: str, edges: EdgeSet) -> np.ndarray | None:
+            return edge_directions(params, name, edges.features, hidden_layers=self.config.hidden_layers)
+
+        return EdgeDirections(
+            to_mesh=of(_ENCODE_EDGES_IN, graphs.grid_to_mesh),
+            to_grid=of(_ENCODE_EDGES_OUT, graphs.mesh_to_grid),
+        )
+
+    def embed_structure(
+        self, params: Parameters, structure: DenoiserStructure, directions: EdgeDirections | None = None
+    ) -> StructureEmbedding:
+        """What depends on parameters and grid alone, in the type of the parameters.
+
+        Args:
+            directions: from ``edge_directions`` of the same parameters; None keeps all features of the edges.
+        """
+        directions = directions or EdgeDirections()
         first = params[f"{_ENCODE_GRID}_mlp/~/linear_0"]
         mesh_first = params[f"{_ENCODE_MESH}_mlp/~/linear_0"]
         spatial = self.channels.spatial_rows
@@ -108,8 +132,13 @@ class Denoiser:
         return StructureEmbedding(
             grid=structure.grid_features @ first["w"][spatial] + first["b"],
             mesh=self._normalized_rest(params, _ENCODE_MESH, mesh),
-            edges_in=self._embed_edges(params, _ENCODE_EDGES_IN, structure.grid_to_mesh.features),
-            edges_out=self._embed_edges(params, _ENCODE_EDGES_OUT, structure.mesh_to_grid_features),
+            edges_in=self._embed_edges(
+                params, _ENCODE_EDGES_IN, structure.grid_to_mesh.features, directions.to_mesh
+            ),
+            edges_out=self._embed_edges(
+                params, _ENCODE_EDGES_OUT, structure.mesh_to_grid_features, directions.to_grid
+            ),
+            directions=directions,
             blocks=stack_blocks(params, self.config.sparse_transformer_config),
         )
 
@@ -161,7 +190,7 @@ class Denoiser:
             (noisy_targets * shrink).astype(conditioned.dtype),
             encoding,
         )
-        return raw.astype(jnp.float32) * (noise_level * shrink) + noisy_targets * shrink**2
+        return raw.astype(accumulation_type(raw.dtype)) * (noise_level * shrink) + noisy_targets * shrink**2
 
     def network(
         self,
@@ -179,9 +208,9 @@ class Denoiser:
 
         sent, grid = self._encode_grid(params, condition, conditioned, scaled_targets)
         mesh = conditioned_norm_given(embedding.mesh, condition(_ENCODE_MESH))
-        received = self._send_to_mesh(params, condition, structure, embedding.edges_in, sent, mesh)
+        received = self._send_to_mesh(params, condition, structure, embedding, sent, mesh)
         inputs = jnp.concatenate([mesh, received], axis=-1)
-        mesh = mesh + self._block(params, condition, _MESH_IN, inputs)
+        mesh = mesh + self._block(params, condition, _MESH_IN, inputs).astype(mesh.dtype)
         mesh = transform(
             params,
             embedding.blocks,
@@ -191,7 +220,7 @@ class Denoiser:
             encoding=encoding,
             nodes=mesh,
         )
-        return self._decode(params, condition, structure, embedding.edges_out, mesh, grid)
+        return self._decode(params, condition, structure, embedding, mesh, grid)
 
     def _encode_grid(
         self,
@@ -216,13 +245,18 @@ class Denoiser:
         params: Parameters,
         condition: Callable[[str], ScaleOffset],
         structure: DenoiserStructure,
-        embedded: jax.Array,
+        embedding: StructureEmbedding,
         sent: jax.Array,
         mesh: jax.Array,
     ) -> jax.Array:
-        """Sum of the messages into each mesh node, (mesh, latent)."""
+        """Sum of the messages into each mesh node, (mesh, latent).
+
+        In float32 where the network computes in float16: near the poles thousands of grid points send to one node.
+        """
         of_edge, _, of_receiver = first_layer_parts(params, f"{_EDGES_IN}_mlp", [self.config.latent_size] * 3)
-        of_edge, offset = fold_condition(of_edge, condition(_ENCODE_EDGES_IN))
+        of_edge, offset = fold_condition(
+            of_edge, condition(_ENCODE_EDGES_IN), directions=embedding.directions.to_mesh
+        )
         of_mesh = mesh @ of_receiver + params[f"{_EDGES_IN}_mlp/~/linear_0"]["b"] + offset
 
         def messages(edge: jax.Array, senders: jax.Array, receivers: jax.Array) -> jax.Array:
@@ -230,52 +264,60 @@ class Denoiser:
             return self._normalized_rest(params, _EDGES_IN, first)
 
         total = sum_chunks_by_receiver(
-            messages, embedded, structure.grid_to_mesh, nodes=mesh.shape[0], features=mesh.shape[1]
+            messages, embedding.edges_in, structure.grid_to_mesh, nodes=mesh.shape[0], features=mesh.shape[1]
         )
         scale, offset = condition(_EDGES_IN)
         total = total * scale + structure.grid_to_mesh_counts * offset
         if self.config.grid2mesh_aggregate_normalization:
             total = total / self.config.grid2mesh_aggregate_normalization
-        return total.astype(mesh.dtype)
+        return total if mesh.dtype == jnp.float16 else total.astype(mesh.dtype)
 
     def _decode(
         self,
         params: Parameters,
         condition: Callable[[str], ScaleOffset],
         structure: DenoiserStructure,
-        embedded: jax.Array,
+        embedding: StructureEmbedding,
         mesh: jax.Array,
         grid: jax.Array,
     ) -> jax.Array:
         """The grid points' outputs, (grid, targets)."""
         latent = self.config.latent_size
         of_edge, of_sender, of_receiver = first_layer_parts(params, f"{_EDGES_OUT}_mlp", [latent] * 3)
-        of_edge, offset = fold_condition(of_edge, condition(_ENCODE_EDGES_OUT))
+        of_edge, offset = fold_condition(
+            of_edge, condition(_ENCODE_EDGES_OUT), directions=embedding.directions.to_grid
+        )
         of_mesh = mesh @ of_sender
         bias = params[f"{_EDGES_OUT}_mlp/~/linear_0"]["b"] + offset
         scale, message_offset = condition(_EDGES_OUT)
 
         def chunk(points: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             senders, edge, point = points
-            first = (edge.reshape(-1, latent) @ of_edge).reshape(edge.shape) + of_mesh[senders]
+            first = (edge.reshape(-1, edge.shape[-1]) @ of_edge).reshape(*senders.shape, latent)
+            first = first + of_mesh[senders]
             first = first + (point @ of_receiver + bias)[:, None]
             messages = self._normalized_rest(params, _EDGES_OUT, first.reshape(-1, latent))
-            total = messages.astype(jnp.float32).reshape(edge.shape).sum(axis=1)
+            total = messages.astype(accumulation_type(messages.dtype)).reshape(first.shape).sum(axis=1)
             received = (total * scale + 3 * message_offset).astype(point.dtype)
             inputs = jnp.concatenate([point, received], axis=-1)
             point = point + self._block(params, condition, _GRID_OUT, inputs)
             return multi_layer_perceptron(params, _DECODE, point, hidden_layers=self.config.hidden_layers)
 
         return map_chunks(
-            chunk, (structure.mesh_to_grid_senders, embedded, grid), size=_GRID_POINTS_PER_CHUNK
+            chunk, (structure.mesh_to_grid_senders, embedding.edges_out, grid), size=_GRID_POINTS_PER_CHUNK
         )
 
-    def _embed_edges(self, params: Parameters, name: str, features: jax.Array) -> jax.Array:
-        """Normalised embedding of edges, before scale and offset: (…, 4) → (…, latent)."""
+    def _embed_edges(
+        self, params: Parameters, name: str, features: jax.Array, directions: jax.Array | None
+    ) -> jax.Array:
+        """Normalised embedding of edges, before scale and offset: (…, 4) → (…, latent), or (…, rank)."""
 
         def chunk(part: jax.Array) -> jax.Array:
             layer = params[f"{name}_mlp/~/linear_0"]
-            return self._normalized_rest(params, name, part @ layer["w"] + layer["b"])
+            embedded = self._normalized_rest(params, name, part @ layer["w"] + layer["b"])
+            if directions is None:
+                return embedded
+            return jnp.matmul(embedded, directions.T, preferred_element_type=jnp.float32).astype(part.dtype)
 
         embedded = map_chunks(chunk, features.reshape(-1, features.shape[-1]), size=_GRID_POINTS_PER_CHUNK)
         return embedded.reshape((*features.shape[:-1], -1))
@@ -301,11 +343,19 @@ class Denoiser:
 def conditioned_norm_given(normalized: jax.Array, scale_offset: ScaleOffset) -> jax.Array:
     """Scale and offset of what is normalised already."""
     scale, offset = scale_offset
-    return (normalized.astype(jnp.float32) * scale + offset).astype(normalized.dtype)
+    return (normalized.astype(accumulation_type(normalized.dtype)) * scale + offset).astype(normalized.dtype)
 
 
-def fold_condition(weights: jax.Array, scale_offset: ScaleOffset) -> tuple[jax.Array, jax.Array]:
-    """(x·s + o) W = x (diag(s) W) + o W: the folded weights and the folded offset."""
+def fold_condition(
+    weights: jax.Array, scale_offset: ScaleOffset, *, directions: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """(x·s + o) W = x (diag(s) W) + o W: the folded weights and the folded offset.
+
+    With directions D the folded weights are for x given by its coordinates c in x = c D: D diag(s) W.
+    """
     scale, offset = scale_offset
-    full = weights.astype(jnp.float32)
-    return (scale[:, None] * full).astype(weights.dtype), (offset @ full).astype(weights.dtype)
+    full = weights.astype(accumulation_type(weights.dtype))
+    folded = scale[:, None] * full
+    if directions is not None:
+        folded = jnp.matmul(directions, folded, precision=jax.lax.Precision.HIGHEST)
+    return folded.astype(weights.dtype), (offset @ full).astype(weights.dtype)
