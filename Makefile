@@ -1,29 +1,30 @@
-# The two commands most people need are `make demo` and `make test`; both install into .venv first.
+# The two commands most people need are `make demo` and `make test`; `make install` brings what both of them need
+# into .venv, after which neither needs a network. An environment of another Python than PYTHON names is made anew.
 
-PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-MINOR := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+PYTHON ?= $(or $(wildcard $(BIN)/python),python3)
+SAY_MINOR := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+MINOR := $(shell $(PYTHON) $(SAY_MINOR))
 CONSTRAINTS := $(wildcard constraints/python-$(MINOR).txt)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+INSTALLED := $(VENV)/.installed-$(MINOR)
 
 .PHONY: help install demo demo-clean demo-models test lint docs clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(VENV)/.installed  ## Create .venv with everything that the demo needs
+install: $(INSTALLED)  ## Create .venv with everything that the demo and the tests need
 
-$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e .
-	@touch $@
-
-$(VENV)/.installed-test: $(VENV)/.installed
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	@if [ -x $(BIN)/python ] && [ "$$($(BIN)/python $(SAY_MINOR))" != "$(MINOR)" ]; then \
+		echo "$(VENV) is of another Python than $(MINOR): it is made anew"; rm -rf $(VENV); fi
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) -e '.[test]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed-test
+$(INSTALLED)-dev: $(INSTALLED)
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
@@ -37,10 +38,10 @@ demo-models: install  ## Make the bundled models again from nothing (hours)
 	$(PIP_INSTALL) -e '.[nature-run,train]'
 	$(BIN)/python -m flows.demo_models
 
-test: $(VENV)/.installed-test  ## Run the whole test suite, offline
+test: install  ## Run the whole test suite, offline
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-dev  ## Check style, format and types
+lint: $(INSTALLED)-dev  ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
