@@ -4,7 +4,8 @@
 machinery (forecast store, rollout checkpoints, manifests), and prints one line of JSON with both. Processor
 seconds are those of all cores together and depend less than wall time on what else the machine does.
 ``--memory`` streams 40 steps of that size from a forecaster that costs next to nothing, and prints resident
-memory and the processor time of streaming and checkpointing alone.
+memory and the processor time of streaming and checkpointing alone. ``--preparation`` prints how long a device waits
+between two blocks whose members start from correlated noise, with the second prepared ahead and not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from infra.object_store import ObjectStore
 from model.cycle import Cycle
 from model.deepmind_format import Example, read_example
 from model.forecaster import Forecaster, load_forecaster
+from model.rollout.perturbations import Perturbation, perturb
 from model.rollout.rng import base_key, member_key
 from model.rollout.state import RolloutState
 from tasks.rollout import BlockRollout, RolloutOptions, RolloutProgress
@@ -46,7 +49,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--checkpoint-every", type=int, default=4)
     parser.add_argument("--folder", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="of 40 steps whose computation costs nothing")
+    parser.add_argument("--preparation", action="store_true", help="what the device waits between two blocks")
     arguments = parser.parse_args()
     case = CASES[arguments.case]
     folder = arguments.folder / case.name
@@ -54,6 +58,8 @@ def main() -> None:
     example = read_example(xr.load_dataset(folder / "dataset.nc", decode_timedelta=True))
     if arguments.memory:
         result = measure_memory(case, example, steps=40, checkpoint_every=arguments.checkpoint_every)
+    elif arguments.preparation:
+        result = measure_preparation(case, example, folder, step_seconds=3.0)
     else:
         forecaster = load_forecaster(
             folder / "params.npz",
@@ -120,45 +126,102 @@ def measure_memory(case: Case, example: Example, *, steps: int, checkpoint_every
     }
 
 
+def measure_preparation(case: Case, example: Example, folder: Path, *, step_seconds: float) -> dict[str, Any]:
+    """Seconds a device waits between two blocks whose members start from noise, prepared ahead and not."""
+    statistics = read_statistics(str(folder)).diffs_stddev
+    noise = Perturbation(kind="noise", amplitude=0.1)
+    grid = example.grid
+
+    def initial_state(loaded: Any, member: int) -> RolloutState:
+        key = member_key(base_key(0, example.init_time), member)
+        own = perturb(
+            example.initial_condition, noise, key=key, member=member, grid=grid, diffs_stddev=statistics
+        )
+        return loaded.initial_state(own, init_time=example.init_time, member=member, key=key)
+
+    forecaster = _Idle(task=case.task, grid=grid, step_seconds=step_seconds)
+    initial_state(forecaster, 1)  # draws once, which compiles
+    began = time.perf_counter()
+    initial_state(forecaster, 2)
+    result = {"preparation_seconds": time.perf_counter() - began}
+    for ahead in (False, True):
+        forecaster.busy.clear()
+        with tempfile.TemporaryDirectory() as store, ThreadPoolExecutor(1) as pool:
+            blocks = [
+                _block(forecaster, example, store, member=member, steps=3, initial_state=initial_state)
+                for member in (1, 2)
+            ]
+            blocks[0].prepare()
+            upcoming = pool.submit(blocks[1].prepare) if ahead else None
+            blocks[0].run()
+            if upcoming is not None:
+                upcoming.result()
+            blocks[1].run()
+        between = forecaster.busy[3][0] - forecaster.busy[2][1]
+        result["waits_seconds_ahead" if ahead else "waits_seconds"] = between
+    return result
+
+
 def _stream(
     forecaster: Forecaster, example: Example, *, steps: int, checkpoint_every: int, progress: Any = None
 ) -> None:
-    cycle = Cycle(model="benchmark", init_time=example.init_time)
     with tempfile.TemporaryDirectory() as folder:
-        store = ObjectStore(root=folder)
-        description = RunDescription(
-            cycle=cycle,
-            model_sha256=forecaster.sha256,
-            statistics_sha256="",
-            initial_condition=layout.initial_condition(cycle),
-            initial_condition_sha256=dataset_sha256(example.initial_condition),
-            seed=0,
-            rng="operational",
-            precision="auto",
-            attention="auto",
-            code_version="benchmark",
-        )
-        create_forecast_store(
-            store,
-            layout.forecast_store(cycle, description.run),
-            task=forecaster.task,
-            grid=forecaster.grid,
-            init_time=cycle.init_time,
-            members=1,
+        _block(
+            forecaster,
+            example,
+            folder,
+            member=0,
             steps=steps,
-        )
-        block = BlockRollout(
-            forecasters=[forecaster],
-            store=store,
-            description=description,
-            members=[0],
-            steps=steps,
-            initial_state=lambda loaded, member: _start(example, loaded, member),
-            statics=example.initial_condition[list(forecaster.task.statics)],
-            options=RolloutOptions(checkpoint_every=checkpoint_every),
+            checkpoint_every=checkpoint_every,
             progress=progress,
-        )
-        block.run()
+        ).run()
+
+
+def _block(
+    forecaster: Any,
+    example: Example,
+    folder: str,
+    *,
+    member: int,
+    steps: int,
+    checkpoint_every: int = 4,
+    progress: Any = None,
+    initial_state: Callable[[Any, int], RolloutState] | None = None,
+) -> BlockRollout:
+    cycle = Cycle(model="benchmark", init_time=example.init_time)
+    store = ObjectStore(root=folder)
+    description = RunDescription(
+        cycle=cycle,
+        model_sha256=forecaster.sha256,
+        statistics_sha256="",
+        initial_condition=layout.initial_condition(cycle),
+        initial_condition_sha256=dataset_sha256(example.initial_condition),
+        seed=0,
+        rng="operational",
+        precision="auto",
+        attention="auto",
+        code_version="benchmark",
+    )
+    create_forecast_store(
+        store,
+        layout.forecast_store(cycle, description.run),
+        task=forecaster.task,
+        grid=forecaster.grid,
+        init_time=cycle.init_time,
+        members=member + 1,
+        steps=steps,
+    )
+    return BlockRollout(
+        forecasters=[forecaster],
+        store=store,
+        description=description,
+        members=[member],
+        steps=steps,
+        initial_state=initial_state or (lambda loaded, member: _start(example, loaded, member)),
+        statics=example.initial_condition[list(forecaster.task.statics)],
+        options=RolloutOptions(checkpoint_every=checkpoint_every),
+        progress=progress,
+    )
 
 
 def _start(example: Example, forecaster: Forecaster, member: int) -> RolloutState:
@@ -178,6 +241,8 @@ class _Idle:
     description: str = "benchmark"
     sha256: str = "0" * 64
     options: dict[str, str] = field(default_factory=dict)
+    step_seconds: float = 0.0
+    busy: list[tuple[float, float]] = field(default_factory=list)
 
     def initial_state(
         self, initial_condition: xr.Dataset, *, init_time: Any, member: int, key: np.ndarray
@@ -193,7 +258,11 @@ class _Idle:
     def advance(
         self, states: Sequence[RolloutState], statics: xr.Dataset
     ) -> list[tuple[RolloutState, xr.Dataset]]:
-        return [self._advance(state) for state in states]
+        began = time.perf_counter()
+        time.sleep(self.step_seconds)
+        results = [self._advance(state) for state in states]
+        self.busy.append((began, time.perf_counter()))
+        return results
 
     def _advance(self, state: RolloutState) -> tuple[RolloutState, xr.Dataset]:
         fields = self.fields(state)

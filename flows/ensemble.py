@@ -132,6 +132,7 @@ def forecast_ensemble(
             queue=queue,
             poll_seconds=settings.run.poll.total_seconds(),
             silence_seconds=settings.run.lost_after.total_seconds(),
+            start_seconds=settings.run.start_within.total_seconds(),
         )
         return _compute_elsewhere(cycle, description.run, blocks, steps, settings, how, verified)
 

@@ -193,6 +193,10 @@ class RunSettings(_Section):
     lost_after: timedelta = Field(
         timedelta(minutes=3), description="A running block silent for so long is given to another worker."
     )
+    start_within: timedelta = Field(
+        timedelta(minutes=15),
+        description="A block that a worker took but did not begin within this is given to another.",
+    )
     poll: timedelta = Field(timedelta(seconds=5), description="Between looks at a submitted block.")
     cache: str = Field("~/.cache/foldcast", description="Compiled programs, graphs, remote files, weights.")
 

@@ -57,6 +57,7 @@ block_attempts = 8
 retry_delay = 0.5
 heartbeat = 1.0
 lost_after = 12.0
+start_within = 90.0
 poll = 0.5
 [models.pass-through]
 checkpoint = "pass-through?step_seconds={step_seconds}&diary={diary}"
@@ -130,7 +131,7 @@ def survive(
         earliest = _CHECKPOINT_IS_SURE
         try:
             while controller.poll() != 0:
-                _look_for_checkpoints(store, seen)
+                look_for_checkpoints(store, seen)
                 if time.monotonic() - began > limit_seconds:
                     raise TimeoutError(f"not complete after {limit_seconds:g} s, kills {kills}; see {folder}")
                 if controller.poll() is not None:
@@ -161,7 +162,7 @@ def survive(
             if controller.poll() is None:
                 controller.kill()
                 controller.wait()
-    return _examine(folder, store, diary, seen, kills, seed, time.monotonic() - began)
+    return examine(folder, store, diary, seen, kills, seed, time.monotonic() - began)
 
 
 def _pool(seed: int) -> str:
@@ -257,13 +258,14 @@ def _steps_done(diary: Path) -> int:
     return diary.read_bytes().count(b"\n")
 
 
-def _look_for_checkpoints(store: ObjectStore, seen: dict[int, float]) -> None:
+def look_for_checkpoints(store: ObjectStore, seen: dict[int, float]) -> None:
+    """Note when each member's first checkpoint was seen."""
     folder = Path(store.path("runs"))
     for path in folder.glob("*/*/*/checkpoints/*/*.npz"):
         seen.setdefault(int(path.parent.name), time.time())
 
 
-def _examine(
+def examine(
     folder: Path,
     store: ObjectStore,
     diary: Path,
@@ -271,7 +273,21 @@ def _examine(
     kills: list[str],
     seed: int,
     seconds: float,
+    *,
+    excused: frozenset[int] = frozenset(),
 ) -> Outcome:
+    """Compare what came out with an undisturbed run in this process.
+
+    Args:
+        folder: for the undisturbed run's store.
+        store: of the disturbed one.
+        diary: which process computed what, and when.
+        seen: when a member's first checkpoint was seen.
+        kills: what was killed.
+        seed: of the run.
+        seconds: how long it took.
+        excused: processes that ran beside another and could not know of its checkpoints.
+    """
     model = ModelSettings(
         checkpoint="pass-through",
         statistics="none",
@@ -296,8 +312,9 @@ def _examine(
     entries = [line.split() for line in diary.read_text().splitlines()]
     again = [
         int(member)
-        for _, member, step, moment in entries
+        for process, member, step, moment in entries
         if step == "0" and int(member) in seen and float(moment) > seen[int(member)]
+        if int(process) not in excused
     ]
     manifests = [load_member_manifest(store, CYCLE, expected.run, member) for member in range(MEMBERS)]
     return Outcome(

@@ -16,11 +16,13 @@ from model.rollout.memory import memory_needed
 from tests.model.tiny import checkpoint
 
 # ``NetworkForecaster.compiled_memory()``: arguments + outputs + temporaries of the program for one CPU, JAX 0.10,
-# attention "auto", in MB; taken with random weights for the two published sizes.
+# attention "auto", in MB; taken with random weights for the published sizes.
 COMPILED = [
     ("graphcast-small", "float32", 1, 1615.2),
     ("graphcast-small", "float32", 2, 2552.4),
     ("graphcast-small", "bfloat16", 1, 1733.1),
+    ("graphcast-quarter-degree", "float32", 1, 23374.8),
+    ("graphcast-quarter-degree", "bfloat16", 1, 25189.9),
     ("gencast-mini", "float32", 1, 1620.5),
     ("gencast-mini", "bfloat16", 1, 1956.5),
     ("graphcast.npz", "float32", 1, 13.0),
@@ -28,7 +30,11 @@ COMPILED = [
     ("graphcast.npz", "bfloat16", 1, 19.8),
     ("gencast.npz", "float32", 1, 21.4),
 ]
-PARAMETERS = {"graphcast-small": 35_979_347, "gencast-mini": 57_492_612}
+PARAMETERS = {
+    "graphcast-small": 35_979_347,
+    "graphcast-quarter-degree": 36_350_000,
+    "gencast-mini": 57_492_612,
+}
 
 
 def model(name: str) -> tuple[CheckpointFile, Grid]:
