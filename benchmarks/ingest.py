@@ -20,47 +20,28 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import fsspec
-import numpy as np
 import psutil
-import xarray as xr
 
 from infra.settings import ModelSettings, RunSettings, Settings, SourceSettings, StoreSettings
 from model.cycle import Cycle
 from model.grid import Grid
-from model.variables import STANDARD_GRAVITY
 from tasks.initial_conditions import prepare_initial_condition
 from tasks.validation import validate_initial_condition
 from tests.fakes.s3 import S3Server
 from tests.fakes.synthetic_source import write_statistics
-from tests.model.diagnostics.atmospheres import synthetic_state, task
+from tests.tools.balanced_fields import TASK, balanced_field
 from tests.tools.loopback import serving
 from tests.tools.open_data_mirror import write_run
 
 INIT = datetime(2026, 10, 5, 0, tzinfo=UTC)
 STEP = timedelta(hours=6)
-TASK = task()
 LIMIT_SECONDS, LIMIT_GIGABYTES = 60.0, 4.0
-_FIELDS = {
-    "2t": "2m_temperature",
-    "skt": "2m_temperature",
-    "10u": "10m_u_component_of_wind",
-    "10v": "10m_v_component_of_wind",
-    "msl": "mean_sea_level_pressure",
-    "lsm": "land_sea_mask",
-    "t": "temperature",
-    "u": "u_component_of_wind",
-    "v": "v_component_of_wind",
-    "w": "vertical_velocity",
-    "q": "specific_humidity",
-    "gh": "geopotential",
-}
 
 
 def main() -> None:
@@ -78,7 +59,7 @@ def main() -> None:
     if not options.mirror.is_dir() or not any(options.mirror.iterdir()):
         for init_time in (INIT - STEP, INIT):
             write_run(
-                options.mirror, init_time, resolution=options.resolution, steps=(0,), fields=_balanced_field
+                options.mirror, init_time, resolution=options.resolution, steps=(0,), fields=balanced_field
             )
     for transport in options.transport:
         with _served(options.mirror, transport) as (root, storage):
@@ -192,27 +173,6 @@ def _serve_s3(mirror: Path, pipe: Any) -> None:
         fsspec.filesystem("s3", **server.options).put(f"{mirror}/", f"{root}/", recursive=True)
         pipe.send((root, dict(server.options)))
         pipe.recv()
-
-
-@cache
-def _state(valid_time: datetime, rows: int) -> xr.Dataset:
-    state = synthetic_state(TASK, Grid(resolution=180 / (rows - 1)), init_time=valid_time)
-    return state.sel(time=np.datetime64(valid_time.replace(tzinfo=None), "ns"))
-
-
-def _balanced_field(
-    short_name: str, level: int | None, valid_time: datetime, latitude: np.ndarray, longitude: np.ndarray
-) -> np.ndarray:
-    """A field of the synthetic atmosphere in the mirror's order and units."""
-    state = _state(valid_time, latitude.size)
-    if short_name == "r":  # published, and not read
-        return np.full((latitude.size, longitude.size), 50.0)
-    name = "geopotential_at_surface" if short_name == "z" else _FIELDS[short_name]
-    field = state[name] if level is None else state[name].sel(level=level)
-    rows = np.argsort(np.argsort(latitude))
-    columns = np.argsort(np.argsort(longitude))
-    values = field.values[rows][:, columns].astype(np.float64)
-    return values / STANDARD_GRAVITY if short_name == "gh" else values
 
 
 if __name__ == "__main__":

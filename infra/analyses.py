@@ -1,34 +1,36 @@
 """Raw and regridded analyses in the object store: fetched once, read whole or not at all.
 
-Raw files have a manifest that is written last. Regridded fields are one Zarr group; a marker beside it,
-written last, carries their checksum. What lacks its manifest or marker does not exist for a reader.
+Raw files have a manifest that is written last. Regridded fields are a Zarr group; a marker, written last, carries
+their checksum. What lacks its manifest or marker does not exist for a reader.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import xarray as xr
 
 from infra import layout
 from infra.dataset_checksum import dataset_sha256
-from infra.errors import StoreError
+from infra.errors import StoreError, TransientSourceError
 from infra.object_store import ObjectStore
-from infra.sources.raw_files import files_of
-from infra.sources.source import FieldRequest, RawFile, Source
+from infra.sources.raw_files import checksums_of, files_of
+from infra.sources.source import FieldRequest, RawFile, Source, source_fingerprint
 
 
 @contextmanager
-def raw_folder(store: ObjectStore, source: str, valid_time: datetime) -> Iterator[Path]:
+def raw_folder(store: ObjectStore, source: Source, valid_time: datetime) -> Iterator[Path]:
     """A folder of this machine to fetch into: the store's own where it is local, else a temporary one."""
     if store.is_local:
-        folder = Path(store.path(layout.raw(source, valid_time, "files")))
+        folder = Path(store.path(_raw_files(source, valid_time)))
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
     else:
@@ -40,13 +42,13 @@ def store_raw(store: ObjectStore, source: Source, request: FieldRequest, files: 
     """Put fetched files in the store, the manifest last; returns the manifest's key."""
     entries = []
     for file in files:
-        prefix = layout.raw(source.name, request.valid_time, f"files/{file.path.name}")
+        prefix = f"{_raw_files(source, request.valid_time)}/{file.path.name}"
         for path in files_of(file.path):
             inner = "" if path == file.path else f"/{path.relative_to(file.path).as_posix()}"
             if not (store.is_local and path.resolve() == Path(store.path(f"{prefix}{inner}")).resolve()):
                 store.write(f"{prefix}{inner}", path.read_bytes())
         entries.append({**asdict(file), "path": prefix})
-    key = raw_manifest_key(source.name, request)
+    key = raw_manifest_key(source, request)
     manifest = {
         "source": source.name,
         "kind": source.kind,
@@ -61,9 +63,13 @@ def store_raw(store: ObjectStore, source: Source, request: FieldRequest, files: 
     return key
 
 
-def raw_manifest_key(source: str, request: FieldRequest) -> str:
-    """Key of the manifest of a request's raw files."""
-    return layout.raw(source, request.valid_time, f"{request.digest}.json")
+def raw_manifest_key(source: Source, request: FieldRequest) -> str:
+    """Key of the manifest of a request's raw files; another configuration of the source has another one."""
+    return layout.raw(source.name, request.valid_time, f"{request.digest}-{source_fingerprint(source)}.json")
+
+
+def _raw_files(source: Source, valid_time: datetime) -> str:
+    return layout.raw(source.name, valid_time, f"files-{source_fingerprint(source)}")
 
 
 @contextmanager
@@ -72,6 +78,8 @@ def open_raw(store: ObjectStore, key: str) -> Iterator[tuple[FieldRequest, dict,
 
     Raises:
         StoreError: there is no manifest, or a file it names is gone or has another length.
+        TransientSourceError: a file is not what was fetched; it and the manifest were removed, so that the next
+            attempt fetches it again.
     """
     manifest = json.loads(store.read(key))
     request = FieldRequest(
@@ -93,7 +101,23 @@ def open_raw(store: ObjectStore, key: str) -> Iterator[tuple[FieldRequest, dict,
             size = sum(each.stat().st_size for each in files_of(path))
             if size != entry["size"]:
                 raise StoreError(f"{store.url(entry['path'])}: expected {entry['size']} bytes, got {size}")
+            if checksums_of(path, entry["format"]) != tuple(entry["sha256"]):
+                drop_raw(store, key)
+                raise TransientSourceError(
+                    f"{store.url(entry['path'])}: expected the bytes that were fetched, got others of that length; "
+                    "removed, to be fetched again"
+                )
         yield request, manifest, tuple(files)
+
+
+def drop_raw(store: ObjectStore, key: str) -> None:
+    """Remove a request's raw files and, before them, their manifest; nothing there is no error."""
+    if not store.exists(key):
+        return
+    entries = json.loads(store.read(key))["files"]
+    store.delete(key)
+    for entry in entries:
+        store.delete(f"{entry['path']}/" if entry["format"] == "zarr" else entry["path"])
 
 
 def has_raw(store: ObjectStore, key: str) -> bool:
@@ -110,24 +134,57 @@ def has_raw(store: ObjectStore, key: str) -> bool:
 
 
 def write_analysis(store: ObjectStore, key: str, dataset: xr.Dataset) -> str:
-    """Put regridded fields in the store; returns their sha256.
+    """Put fields that only one run works on in the store; returns their sha256.
 
     Args:
         store: the store.
-        key: of the Zarr group; half-written remains of an earlier attempt are replaced.
+        key: of the Zarr group; what is there, half-written or whole, is replaced.
         dataset: the fields; one chunk for each time (and level).
     """
     store.delete(f"{key}.json")
     store.delete(f"{key}/")
+    marker = _write_group(store, key, dataset)
+    store.write(f"{key}.json", json.dumps(marker, indent=1).encode())
+    return str(marker["sha256"])
+
+
+def write_shared_analysis(store: ObjectStore, key: str, dataset: xr.Dataset) -> None:
+    """Put fields in the store that several runs may make at once; whoever completes them first is the author.
+
+    Each writer has a Zarr group of its own below the key, and the marker names the author's: nobody's fields are
+    touched while others read them.
+
+    Args:
+        store: the store.
+        key: of the fields; if they are there already, nothing changes.
+        dataset: the fields.
+    """
+    group = f"{key}/{uuid.uuid4().hex[:12]}"
+    marker = {**_write_group(store, group, dataset), "group": group}
+    first = store.create(f"{key}.json", json.dumps(marker, indent=1).encode())
+    if (
+        not first and _marker(store, key).get("group") != group
+    ):  # another writer's, not an answer that was lost
+        store.delete(f"{group}/")
+
+
+def drop_analysis(store: ObjectStore, key: str) -> None:
+    """Remove fields, their marker first; nothing there is no error."""
+    store.delete(f"{key}.json")
+    store.delete(f"{key}/")
+
+
+def _write_group(store: ObjectStore, group: str, dataset: xr.Dataset) -> dict[str, Any]:
     encoding = {
         name: {"chunks": tuple(1 if dim in ("time", "level") else size for dim, size in array.sizes.items())}
         for name, array in dataset.data_vars.items()
     }
-    dataset.to_zarr(store.zarr(key), mode="w", consolidated=False, encoding=encoding)
-    sha256 = dataset_sha256(dataset)
-    marker = {"sha256": sha256, "variables": sorted(map(str, dataset.data_vars))}
-    store.write(f"{key}.json", json.dumps(marker, indent=1).encode())
-    return sha256
+    dataset.to_zarr(store.zarr(group), mode="w", consolidated=False, encoding=encoding)
+    return {"sha256": dataset_sha256(dataset), "variables": sorted(map(str, dataset.data_vars))}
+
+
+def _marker(store: ObjectStore, key: str) -> dict[str, Any]:
+    return dict(json.loads(store.read(f"{key}.json")))
 
 
 def has_analysis(store: ObjectStore, key: str) -> bool:
@@ -141,7 +198,7 @@ def analysis_sha256(store: ObjectStore, key: str) -> str:
     Raises:
         StoreError: they are not there.
     """
-    return str(json.loads(store.read(f"{key}.json"))["sha256"])
+    return str(_marker(store, key)["sha256"])
 
 
 def read_analysis(store: ObjectStore, key: str) -> xr.Dataset:
@@ -150,8 +207,9 @@ def read_analysis(store: ObjectStore, key: str) -> xr.Dataset:
     Raises:
         StoreError: they are not there, or are not what was written.
     """
-    expected = analysis_sha256(store, key)
-    with xr.open_zarr(store.zarr(key, read_only=True), consolidated=False, chunks=None) as opened:
+    marker = _marker(store, key)
+    expected, group = marker["sha256"], marker.get("group", key)
+    with xr.open_zarr(store.zarr(group, read_only=True), consolidated=False, chunks=None) as opened:
         dataset = opened.load()
     got = dataset_sha256(dataset)
     if got != expected:

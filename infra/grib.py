@@ -14,18 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import xarray as xr
 
-from infra.accumulation import combine
+from infra.accumulation import RunInterval, combine_runs
 from infra.errors import InvalidFieldError
+from infra.grib_assembly import FieldKey, assemble
 from infra.grib_field import SPECTRAL, Header, SourceGrid, header, opened, source_grid, values
 from infra.grib_messages import fields, messages
 from infra.grib_parameters import ACCUMULATED_PRECIPITATION, RELATIVE_HUMIDITY
 from infra.humidity import HUMIDITY_RULE, specific_humidity
-from model.variables import STATICS, VARIABLES
+from model.variables import STATICS
 
 SpectralTransform = Callable[[Sequence[bytes]], tuple[SourceGrid, list[np.ndarray]]]
 """Spectral messages → the grid they were transformed to and a field for each."""
@@ -34,7 +35,8 @@ _ACCUMULATED = {
     "total_precipitation_6hr": timedelta(hours=6),
     "total_precipitation_12hr": timedelta(hours=12),
 }
-_AUXILIARY_UNITS = {"skin_temperature": "K", "sea_ice_cover": "1", RELATIVE_HUMIDITY: "%"}
+_ROUNDING_OF_TOTALS = 1e-3
+"""m; two totals since the start of a run are packed apart, so their difference may be slightly negative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +53,17 @@ class _Field:
         return self.header.parameter.name if self.header.parameter else ""
 
     @property
+    def factor(self) -> float:
+        return self.header.parameter.factor if self.header.parameter else 1.0
+
+    @property
     def preference(self) -> tuple[int, timedelta, str]:
         """Lowest is best: direct before converted, analysis before forecast, final ERA5 before ERA5T."""
         rank = self.header.parameter.rank if self.header.parameter else 0
         return rank, self.header.valid_time - self.header.init_time, self.header.experiment
 
 
-_Key = tuple[str, int, datetime, int]  # name, level (0 at the surface), valid time, member
-_IntervalKey = tuple[datetime, datetime, int]  # start, end, member
+_IntervalKey = tuple[datetime, datetime, datetime, int]  # start of the run, start, end, member
 _AnyKey = TypeVar("_AnyKey")
 
 
@@ -117,7 +122,7 @@ def decode(
             f"{', '.join(sorted(map(_interval, accumulations)))}"
         )
     spare = sorted({_interval(interval) for interval in accumulations} - _intervals(used))
-    dataset = _assemble(by_key, grid)
+    dataset = assemble(by_key, grid)
     dataset.attrs["messages"] = json.dumps(_message_list(used))
     if spare:
         dataset.attrs["unused_accumulations"] = json.dumps(spare)
@@ -151,11 +156,11 @@ def _select(
     variables: Collection[str] | None,
     levels: Collection[int] | None,
     valid_times: Collection[datetime] | None,
-) -> tuple[dict[_Key, _Field], dict[_IntervalKey, _Field]]:
+) -> tuple[dict[FieldKey, _Field], dict[_IntervalKey, _Field]]:
     wanted = None if variables is None else set(variables)
     if wanted is not None and "specific_humidity" in wanted:
         wanted |= {RELATIVE_HUMIDITY, "temperature"}
-    chosen: dict[_Key, _Field] = {}
+    chosen: dict[FieldKey, _Field] = {}
     accumulations: dict[_IntervalKey, _Field] = {}
     for field in scanned:
         parameter = field.header.parameter
@@ -164,7 +169,7 @@ def _select(
         if parameter.name == ACCUMULATED_PRECIPITATION:
             if field.header.accumulation and (wanted is None or wanted & set(_ACCUMULATED)):
                 start, end = field.header.accumulation
-                _keep_better(accumulations, (start, end, field.header.number), field)
+                _keep_better(accumulations, (field.header.init_time, start, end, field.header.number), field)
             continue
         level = field.header.level
         if wanted is not None and parameter.name not in wanted:
@@ -213,7 +218,7 @@ def _unpack(
         def one(field: _Field) -> np.ndarray:
             own = grids[field.header.grid_digest]
             with opened(field.message, where=f"{field.where} ({field.header})") as handle:
-                return values(handle, own, factor=field.header.parameter.factor)
+                return values(handle, own, factor=field.factor)
 
         with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
             unpacked.update(zip(map(id, points), pool.map(one, points)))
@@ -225,7 +230,9 @@ def _unpack(
             )
         grid = grid or wave_grid
         for field, array in zip(waves, transformed):
-            unpacked[id(field)] = array * np.float32(field.header.parameter.factor)
+            unpacked[id(field)] = (array * field.factor).astype(np.float32)
+    if grid is None:
+        raise InvalidFieldError("expected at least one field to unpack, got none")
     return grid, [unpacked[id(field)] for field in wanted]
 
 
@@ -248,8 +255,8 @@ def _grids(points: Sequence[_Field]) -> dict[str, SourceGrid]:
 
 
 def _derive_humidity(
-    arrays: dict[_Key, np.ndarray],
-    used: dict[_Key, list[_Field]],
+    arrays: dict[FieldKey, np.ndarray],
+    used: dict[FieldKey, list[_Field]],
     variables: Collection[str] | None,
     keep_relative: bool,
 ) -> bool:
@@ -265,7 +272,7 @@ def _derive_humidity(
         temperature = ("temperature", level, time, number)
         if target in arrays or temperature not in arrays:
             continue
-        centre = "ncep" if source[0].header.centre == "kwbc" else "ecmwf"
+        centre: Literal["ecmwf", "ncep"] = "ncep" if source[0].header.centre == "kwbc" else "ecmwf"
         arrays[target] = specific_humidity(relative, arrays[temperature], level * 100.0, centre=centre)
         used[target] = source + used[temperature]
         derived = True
@@ -276,8 +283,8 @@ def _derive_humidity(
 
 
 def _derive_accumulations(
-    arrays: dict[_Key, np.ndarray],
-    used: dict[_Key, list[_Field]],
+    arrays: dict[FieldKey, np.ndarray],
+    used: dict[FieldKey, list[_Field]],
     parts: dict[_IntervalKey, np.ndarray],
     fields_of: dict[_IntervalKey, _Field],
     variables: Collection[str] | None,
@@ -285,76 +292,34 @@ def _derive_accumulations(
 ) -> None:
     """Precipitation ending at the wanted times, else the other fields' times, else wherever intervals end."""
     others = {key[2] for key in arrays if key[0] not in STATICS}
-    times = set(valid_times or others or {end for _, end, _ in parts})
-    for number in {number for _, _, number in parts}:
-        intervals = [(start, end) for start, end, member in parts if member == number]
+    times = set(valid_times or others or {end for _, _, end, _ in parts})
+    for number in {number for *_, number in parts}:
+        intervals = [(run, start, end) for run, start, end, member in parts if member == number]
         for name, length in _ACCUMULATED.items():
             if variables is not None and name not in variables:
                 continue
             for time in sorted(times):
-                path = combine((time - length, time), intervals)
+                path = combine_runs((time - length, time), intervals)
                 if path is None:
                     continue
-                total = sum(sign * parts[(*interval, number)] for interval, sign in path)
-                arrays[(name, 0, time, number)] = np.maximum(total, 0.0).astype(np.float32)
+                total = _total(parts, path, number, where=f"{name}, valid {time:%Y%m%dT%HZ}")
+                arrays[(name, 0, time, number)] = total
                 used[(name, 0, time, number)] = [fields_of[(*interval, number)] for interval, _ in path]
 
 
-def _assemble(arrays: dict[_Key, np.ndarray], grid: SourceGrid) -> xr.Dataset:
-    times = sorted({time for name, _, time, _ in arrays if name not in STATICS})
-    numbers = sorted({number for name, _, _, number in arrays if name not in STATICS})
-    horizontal = ("latitude", "longitude") if grid.gridded else ("points",)
-    levels = sorted({level for name, level, _, _ in arrays if level})
-    data, absent = {}, []
-    for name in sorted({key[0] for key in arrays}):
-        if name in STATICS:
-            data[name] = (horizontal, arrays.pop((name, 0, datetime.min, 0)))
-            continue
-        on_levels = name == RELATIVE_HUMIDITY or (name in VARIABLES and VARIABLES[name].on_levels)
-        own_levels = levels if on_levels else [0]
-        cube = np.full((len(times), len(numbers), len(own_levels), *grid.shape), np.nan, dtype=np.float32)
-        for i, time in enumerate(times):
-            for j, number in enumerate(numbers):
-                for k, level in enumerate(own_levels):
-                    found = arrays.pop((name, level, time, number), None)
-                    if found is None:
-                        absent.append(_label(name, level, time, number if len(numbers) > 1 else None))
-                    else:
-                        cube[i, j, k] = found
-        dims: tuple[str, ...] = ("time", "number", "level", *horizontal)
-        if not on_levels:
-            cube, dims = cube[:, :, 0], tuple(dim for dim in dims if dim != "level")
-        if len(numbers) == 1:
-            cube, dims = cube[:, 0], tuple(dim for dim in dims if dim != "number")
-        data[name] = (dims, cube)
-    coordinates: dict[str, object] = {
-        "latitude": ("latitude" if grid.gridded else "points", grid.latitude),
-        "longitude": ("longitude" if grid.gridded else "points", grid.longitude),
-    }
-    if times:
-        naive = [time.replace(tzinfo=None) for time in times]
-        coordinates["time"] = np.array(naive, dtype="datetime64[ns]")
-    if levels:
-        coordinates["level"] = np.array(levels, dtype=np.int32)
-    if len(numbers) > 1:
-        coordinates["number"] = np.array(numbers, dtype=np.int32)
-    dataset = xr.Dataset(data, coords=coordinates, attrs={"grid": grid.specification})
-    for name in dataset.data_vars:
-        units = VARIABLES[str(name)].units if name in VARIABLES else _AUXILIARY_UNITS.get(str(name))
-        if units:
-            dataset[name].attrs["units"] = units
-    if absent:
-        dataset.attrs["absent"] = json.dumps(absent)
-    return dataset
+def _total(
+    parts: dict[_IntervalKey, np.ndarray], path: Sequence[tuple[RunInterval, int]], number: int, *, where: str
+) -> np.ndarray:
+    total = np.sum([sign * parts[(*interval, number)] for interval, sign in path], axis=0)
+    if total.min() < -_ROUNDING_OF_TOTALS:
+        raise InvalidFieldError(
+            f"{where}: expected a total that grows with time, got {total.min():g} m as the difference of "
+            f"{len(path)} accumulations"
+        )
+    return np.maximum(total, 0.0).astype(np.float32)
 
 
-def _label(name: str, level: int, time: datetime, number: int | None) -> str:
-    at = f" at {level} hPa" if level else ""
-    member = "" if number is None else f", member {number}"
-    return f"{name}{at}, valid {time:%Y%m%dT%HZ}{member}"
-
-
-def _message_list(used: dict[_Key, list[_Field]]) -> list[dict[str, object]]:
+def _message_list(used: dict[FieldKey, list[_Field]]) -> list[dict[str, object]]:
     entries = {
         (field.sha256, field.header.short_name, field.header.level): {
             "field": f"{field.header.short_name} {field.header.level:g}",
@@ -371,13 +336,13 @@ def _message_list(used: dict[_Key, list[_Field]]) -> list[dict[str, object]]:
 
 
 def _interval(interval: _IntervalKey) -> str:
-    start, end, member = interval
+    _, start, end, member = interval
     return f"{start:%Y%m%dT%HZ} to {end:%Y%m%dT%HZ}, member {member}"
 
 
-def _intervals(used: dict[_Key, list[_Field]]) -> set[str]:
+def _intervals(used: dict[FieldKey, list[_Field]]) -> set[str]:
     return {
-        _interval((*field.header.accumulation, field.header.number))
+        _interval((field.header.init_time, *field.header.accumulation, field.header.number))
         for sources in used.values()
         for field in sources
         if field.header.accumulation

@@ -16,6 +16,7 @@ from infra.grib_parameters import Parameter, identify
 
 SPECTRAL = "sh"
 _HEADER_ROUNDING_DEGREES = 2e-3
+_MISSING = 1e36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,17 +151,15 @@ def values(handle: int, grid: SourceGrid, *, factor: float) -> np.ndarray:
     Raises:
         InvalidFieldError: the number of values is not the grid's, or values are not finite.
     """
-    missing = bool(_get(handle, "bitmapPresent", int, 0))
+    eccodes.codes_set(handle, "missingValue", _MISSING)  # the default, 9999, is a value fields may have
     raw = eccodes.codes_get_values(handle)
     expected = int(np.prod(grid.shape))
     if raw.size != expected:
         raise InvalidFieldError(f"expected {expected} values on the message's own grid, got {raw.size}")
     if not np.isfinite(raw).all():
         raise InvalidFieldError(f"{int((~np.isfinite(raw)).sum())} of {raw.size} values are not finite")
-    marker = float(_get(handle, "missingValue", float, 9999.0))
-    result = (raw * factor).astype(np.float32) if factor != 1.0 else raw.astype(np.float32)
-    if missing:
-        result[raw == marker] = np.nan
+    missing = raw == _MISSING
+    result = np.where(missing, np.nan, raw * factor if factor != 1.0 else raw).astype(np.float32)
     return (result if grid.order is None else result[grid.order]).reshape(grid.shape)
 
 

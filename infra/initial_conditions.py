@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from infra import layout
-from infra.analyses import has_analysis, read_analysis, write_analysis
+from infra.analyses import drop_analysis, drop_raw, has_analysis, read_analysis, write_analysis
 from infra.errors import InvalidFieldError, StoreError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
@@ -52,6 +52,9 @@ class Recipe:
         kind: which analyses it gives.
         sea_surface_temperature: ``source``, ``era5t`` or ``skin-temperature``.
         regridding: method.
+        source_configuration, ocean: fingerprints of the source's configuration, and of the source of the sea
+            surface temperature if that is another.
+        code_version: of Foldcast.
     """
 
     variables: tuple[str, ...]
@@ -63,6 +66,9 @@ class Recipe:
     kind: str
     sea_surface_temperature: str = "source"
     regridding: str = "auto"
+    source_configuration: str = ""
+    ocean: str = ""
+    code_version: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -235,19 +241,39 @@ def _require(store: ObjectStore, cycle: Cycle, key: str) -> None:
         raise StoreError(f"{cycle}: no complete initial condition at {store.url(key)}")
 
 
-def quarantine_initial_condition(store: ObjectStore, cycle: Cycle, *, reason: str, report: str) -> str:
+def quarantine_initial_condition(
+    store: ObjectStore, cycle: Cycle, *, reason: str, report: str, source: str = ""
+) -> str:
     """Take a rejected initial condition out of use, with the reason beside it; returns the reason's key.
 
-    The mark of completeness goes first: from then on nothing reads it. The fields are kept for a look; the
-    next attempt fetches anew.
+    The mark of completeness goes first: from then on nothing reads it. The fields are kept for a look. What they
+    were made of, raw and regridded, is removed, so that the next attempt fetches anew.
     """
-    key = layout.initial_condition(cycle)
+    key = layout.initial_condition(cycle, source)
+    inputs = _inputs(initial_condition_attributes(store, cycle, source))
     store.delete(f"{key}.json")
-    written = layout.quarantine(cycle, "initial-condition/reason.txt")
+    folder = f"initial-condition{'-' if source else ''}{source}"
+    written = layout.quarantine(cycle, f"{folder}/reason.txt")
     store.write(written, f"{cycle}: initial condition rejected\n{reason}\n".encode())
-    store.write(layout.quarantine(cycle, "initial-condition/report.json"), report.encode())
+    store.write(layout.quarantine(cycle, f"{folder}/report.json"), report.encode())
     for name in store.list(f"{key}/"):
         inner = name.removeprefix(f"{key}/")
-        store.write(layout.quarantine(cycle, f"initial-condition/fields.zarr/{inner}"), store.read(name))
+        store.write(layout.quarantine(cycle, f"{folder}/fields.zarr/{inner}"), store.read(name))
     store.delete(f"{key}/")
+    for stored in inputs:
+        drop_analysis(store, stored["fields"])
+        if "raw" in stored:
+            drop_raw(store, stored["raw"])
     return written
+
+
+def _inputs(attributes: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Keys of everything an initial condition was made of, out of its provenance."""
+    provenance = json.loads(attributes.get("provenance", "{}"))
+    found, waiting = [], [*provenance.get("frames", {}).values(), provenance.get("statics", {})]
+    for origin in waiting:
+        if "stored_as" in origin:
+            found.append(dict(origin["stored_as"]))
+        if "sea_surface_temperature_origin" in origin:
+            waiting.append(origin["sea_surface_temperature_origin"])
+    return found

@@ -153,7 +153,8 @@ def _specification(source: xr.Dataset) -> str:
             )
     rows, columns = round(float(np.ptp(latitude) / steps[0].mean())), longitude.size
     south_north, west_east = np.ptp(latitude) / rows, 360.0 / columns
-    open_circle = abs(steps[1].mean() * columns - 360.0) > 0.01 * west_east * columns
+    gap = abs(steps[1].mean() * columns - 360.0)
+    open_circle = gap > max(0.01 * west_east, _COORDINATE_TOLERANCE * columns / (columns - 1))
     if open_circle or latitude[0] - south_north > -90.0 or latitude[-1] + south_north < 90.0:
         raise InvalidFieldError(
             f"expected a grid around the globe and to both poles, got {_describe(source)}"

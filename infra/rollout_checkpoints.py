@@ -39,11 +39,13 @@ class RolloutCheckpoint:
         state: what the model continues from.
         chunks: sha256 of stored bytes by chunk key of all steps before ``state.step``.
         started_at_steps: the step at which each worker that contributed started.
+        options: what each of them resolved: precision, attention, kind of device.
     """
 
     state: RolloutState
     chunks: Mapping[str, str] = field(default_factory=dict)
     started_at_steps: tuple[int, ...] = (0,)
+    options: tuple[Mapping[str, Any], ...] = ()
 
 
 class DamagedCheckpointError(FoldcastError):
@@ -147,6 +149,7 @@ def encode(checkpoint: RolloutCheckpoint, *, fingerprint: str) -> bytes:
         "dims": dims,
         "chunks": dict(checkpoint.chunks),
         "started_at_steps": list(checkpoint.started_at_steps),
+        "options": [dict(each) for each in checkpoint.options],
     }
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
     checksum = np.frombuffer(_checksum(text, arrays), dtype=np.uint8)
@@ -170,7 +173,8 @@ def decode(data: bytes) -> tuple[RolloutCheckpoint, str]:
             raise DamagedCheckpointError(f"expected format {_FORMAT}, found {header['format']}")
         if _checksum(text, arrays) != checksum.tobytes():
             raise DamagedCheckpointError("its contents do not match its checksum")
-        data_vars, coords = {}, {}
+        data_vars: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+        coords: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
         for name, (dims, role) in header["dims"].items():
             (coords if role == "coord" else data_vars)[name] = (tuple(dims), arrays[f"frames:{name}"])
         state = RolloutState(
@@ -181,7 +185,10 @@ def decode(data: bytes) -> tuple[RolloutCheckpoint, str]:
             frames=xr.Dataset(data_vars, coords=coords),
         )
         checkpoint = RolloutCheckpoint(
-            state=state, chunks=header["chunks"], started_at_steps=tuple(header["started_at_steps"])
+            state=state,
+            chunks=header["chunks"],
+            started_at_steps=tuple(header["started_at_steps"]),
+            options=tuple(header.get("options", ())),
         )
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedCheckpointError(f"not a whole rollout checkpoint: {error}") from error

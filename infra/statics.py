@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import xarray as xr
 
 from infra import layout
-from infra.analyses import has_analysis, read_analysis, write_analysis
+from infra.analyses import has_analysis, read_analysis, write_shared_analysis
 from infra.decoding import decode_files
 from infra.errors import MissingDataError
 from infra.interpolation import Method, regrid
 from infra.object_store import ObjectStore
-from infra.sources.source import FieldRequest, Source
+from infra.sources.source import FieldRequest, Source, source_fingerprint
+from infra.version import code_version
 from model.grid import Grid
 from model.variables import STATICS
 
@@ -44,7 +47,10 @@ def prepare_statics(
     Raises:
         MissingDataError: the source has none; name another source for them.
     """
-    key = layout.statics(source.name, grid.resolution)
+    how = hashlib.sha256(
+        json.dumps([source_fingerprint(source), method, code_version()]).encode()
+    ).hexdigest()
+    key = layout.statics(source.name, grid.resolution, how[:12])
     if has_analysis(store, key):
         return read_analysis(store, key)
     wanted = FieldRequest(valid_time=request.valid_time, variables=tuple(sorted(STATICS)))
@@ -55,6 +61,6 @@ def prepare_statics(
         files = source.fetch(wanted, Path(folder))
         decoded = decode_files(files, wanted, grid=grid, trusted=source.kind == "nature-run")
     fields = regrid(decoded, grid, method=method, cache=cache)
-    fields.attrs["source"] = source.name
-    write_analysis(store, key, fields)
+    fields.attrs |= {"source": source.name, "stored_as": json.dumps({"fields": key})}
+    write_shared_analysis(store, key, fields)
     return read_analysis(store, key)

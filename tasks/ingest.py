@@ -33,18 +33,17 @@ def fetch_analysis(source: Source, request: FieldRequest, store: ObjectStore) ->
         TransientSourceError: it failed in a way that may pass; what arrived whole is not fetched again.
         InvalidFieldError: what it delivered is damaged.
     """
-    key = raw_manifest_key(source.name, request)
+    key = raw_manifest_key(source, request)
     if has_raw(store, key):
         return key
     lacking = source.offers().lacks(request)
     if lacking:
         raise MissingDataError(f"source {source.name!r} cannot give {'; '.join(lacking)}")
-    with raw_folder(store, source.name, request.valid_time) as folder:
+    with raw_folder(store, source, request.valid_time) as folder:
         return store_raw(store, source, request, source.fetch(request, folder))
 
 
 fetch_analysis_task = task(
-    fetch_analysis,
     name="fetch analysis",
     retries=4,
     retry_delay_seconds=exponential_backoff(backoff_factor=15),
@@ -53,4 +52,4 @@ fetch_analysis_task = task(
     timeout_seconds=FETCH_TIMEOUT_SECONDS,
     persist_result=False,
     cache_policy=NO_CACHE,
-)
+)(fetch_analysis)

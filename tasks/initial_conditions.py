@@ -34,7 +34,7 @@ from infra.interpolation import Method
 from infra.object_store import ObjectStore
 from infra.settings import ModelSettings, Settings
 from infra.sources import make_source
-from infra.sources.source import FieldRequest, Source
+from infra.sources.source import FieldRequest, Source, source_fingerprint
 from infra.statics import prepare_statics
 from infra.version import code_version
 from model.cycle import Cycle
@@ -194,6 +194,9 @@ def _ingredients(cycle: Cycle, settings: Settings, source_name: str = "") -> Ing
         kind=source.kind,
         sea_surface_temperature=model.sea_surface_temperature,
         regridding=model.regridding,
+        source_configuration=source_fingerprint(source),
+        ocean="" if ocean is None else f"{ocean.name} {source_fingerprint(ocean)}",
+        code_version=code_version(),
     )
     return Ingredients(
         task=identity.task, grid=identity.grid, source=source, ocean=ocean, recipe=recipe,
@@ -288,11 +291,12 @@ def _mask_of(source: Source) -> tuple[str, ...]:
 
 def _origin(fields: xr.Dataset) -> Mapping[str, Any]:
     """Where fields came from, out of their attrs."""
-    known = ("source", "kind", "urls", "messages", "regridding", "code_version", "taken_from")
+    plain = ("source", "kind", "regridding", "code_version", "taken_from")
+    encoded = ("urls", "messages", "stored_as", "sea_surface_temperature_origin")
     return {
-        name: json.loads(value) if name in ("urls", "messages") else value
+        name: json.loads(value) if name in encoded else value
         for name, value in fields.attrs.items()
-        if name in known or name == "sea_surface_temperature_origin"
+        if name in (*plain, *encoded)
     }
 
 

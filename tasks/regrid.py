@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from infra import layout
-from infra.analyses import has_analysis, open_raw, write_analysis
+from infra.analyses import has_analysis, open_raw, write_shared_analysis
 from infra.decoding import decode_files
 from infra.interpolation import Method, regrid
 from infra.object_store import ObjectStore
@@ -39,7 +39,7 @@ def regrid_analysis(
     Returns:
         Key of the fields: ``infra.analyses.read_analysis`` reads them. Their attrs carry the provenance:
         ``source``, ``kind``, ``urls``, ``messages`` (sha256 of each raw message), ``regridding``,
-        ``code_version``.
+        ``code_version``, ``stored_as`` (JSON: keys of the raw manifest and of the fields).
 
     Raises:
         MissingDataError: a variable or level is not in the files.
@@ -47,7 +47,7 @@ def regrid_analysis(
         StoreError: the raw files are not in the store.
     """
     with open_raw(store, raw_key) as (request, manifest, files):
-        how = hashlib.sha256(json.dumps([raw_key, method]).encode()).hexdigest()[:12]
+        how = hashlib.sha256(json.dumps([raw_key, method, code_version()]).encode()).hexdigest()[:12]
         key = layout.analysis(manifest["source"], request.valid_time, grid.resolution, how)
         if has_analysis(store, key):
             return key
@@ -59,8 +59,9 @@ def regrid_analysis(
         "kind": manifest["kind"],
         "urls": json.dumps(sorted({entry["url"].split("#")[0] for entry in manifest["files"]})),
         "code_version": code_version(),
+        "stored_as": json.dumps({"raw": raw_key, "fields": key}),
     }
-    write_analysis(store, key, fields)
+    write_shared_analysis(store, key, fields)
     return key
 
 
@@ -76,7 +77,6 @@ def _sea_masks(decoded: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 regrid_analysis_task = task(
-    regrid_analysis,
     name="decode and regrid",
     retries=2,
     retry_delay_seconds=30,
@@ -84,4 +84,4 @@ regrid_analysis_task = task(
     timeout_seconds=1800,
     persist_result=False,
     cache_policy=NO_CACHE,
-)
+)(regrid_analysis)

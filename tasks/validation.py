@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,11 +36,13 @@ from infra.version import code_version
 from model.cycle import Cycle
 from model.diagnostics.field_statistics import ExpectedState, field_statistics
 from tasks.ingest import is_transient
+from tasks.initial_conditions import other_analyses
 from tasks.model_identity import ModelIdentity, model_identity
 from tasks.models import cache_folder
 
 _STATISTICS = "field-statistics.csv"
 _REPORT = "report.json"
+_DOCS = "data-docs/"
 _LOOK_BACK_STEPS = 4
 """Earlier cycles, one model step apart, whose fields must not come again."""
 
@@ -47,10 +50,11 @@ _LOOK_BACK_STEPS = 4
 def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationReport:
     """Judge, store the report with its Data Docs, show the variable × time table.
 
-    The same initial condition is not judged twice by the same rules: a rerun shows what was found.
+    The analyses that perturb the members are judged like the one of the control, whose report is returned. The
+    same initial condition is not judged twice by the same rules: a rerun shows what was found.
 
     Args:
-        cycle: its initial condition must be in the store.
+        cycle: its initial condition, and those that perturb it, must be in the store.
         settings: name the model, its statistics and the store.
 
     Returns:
@@ -61,38 +65,55 @@ def validate_initial_condition(cycle: Cycle, settings: Settings) -> ValidationRe
             reason, and an event was raised.
         StoreError: there is no whole initial condition.
     """
+    report = _validate(cycle, settings)
+    for other, source in other_analyses(cycle, settings):
+        _validate(other, settings, source)
+    return report
+
+
+def _validate(cycle: Cycle, settings: Settings, source: str = "") -> ValidationReport:
+    """Judge one initial condition; ``source`` names one of a set of analyses beside the control's."""
     model = settings.configured_model(cycle.model)
     store = settings.store.open()
     identity = model_identity(model, cache=cache_folder(settings))
-    kind = str(json.loads(initial_condition_attributes(store, cycle)["provenance"])["kind"])
+    kind = str(json.loads(initial_condition_attributes(store, cycle, source)["provenance"])["kind"])
     expected = ExpectedState(
         task=identity.task,
         grid=identity.grid,
         init_time=cycle.init_time,
         statistics=read_statistics(model.statistics, cache=cache_folder(settings)),
-        earlier_digests=_earlier_digests(store, cycle, identity),
+        earlier_digests=_earlier_digests(store, cycle, identity, source),
         source_kind=kind,
         trained_on=model.trained_on,
     )
-    basis = _basis(store, cycle, expected, family=identity.family)
-    report = _stored_report(store, cycle, basis)
+    basis = _basis(store, layout.initial_condition(cycle, source), expected, family=identity.family)
+    report = _stored_report(store, _key(cycle, source, _REPORT), basis)
     if report is None:
-        table = field_statistics(load_initial_condition(store, cycle), expected)
-        report = judge(store, cycle, table, family=identity.family, kind=kind, basis=basis)
+        table = field_statistics(load_initial_condition(store, cycle, source), expected)
+        report = judge(store, cycle, table, family=identity.family, kind=kind, source=source, basis=basis)
     show(report)
     if not report.passed:
         reason = report.reason()
-        where = quarantine_initial_condition(store, cycle, reason=reason, report=report.to_json())
+        where = quarantine_initial_condition(
+            store, cycle, reason=reason, report=report.to_json(), source=source
+        )
         raise_event("invalid", cycle, reason=reason, quarantine=where, report=report.docs_uri)
         raise ValidationFailedError(
-            f"{cycle}: initial condition rejected by {len(report.blocking)} findings, in quarantine at "
+            f"{report.cycle}: initial condition rejected by {len(report.blocking)} findings, in quarantine at "
             f"{store.url(where)}:\n{reason}"
         )
     return report
 
 
 def judge(
-    store: ObjectStore, cycle: Cycle, table: pd.DataFrame, *, family: str, kind: str, basis: str = ""
+    store: ObjectStore,
+    cycle: Cycle,
+    table: pd.DataFrame,
+    *,
+    family: str,
+    kind: str,
+    source: str = "",
+    basis: str = "",
 ) -> ValidationReport:
     """Run the suite on a table of field statistics; table, report and Data Docs go to the store."""
     name = suite_name(family, kind)
@@ -101,33 +122,37 @@ def judge(
         findings = run_suite(table, build_suite(family, kind), name=name, docs_folder=folder)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                key = layout.data_docs(cycle, path.relative_to(folder).as_posix())
-                store.write(key, path.read_bytes())
-    statistics = layout.validation(cycle, _STATISTICS)
+                inner = path.relative_to(folder).as_posix()
+                store.write(_key(cycle, source, f"{_DOCS}{inner}"), path.read_bytes())
+    statistics = _key(cycle, source, _STATISTICS)
     store.write(statistics, table.to_csv(index=False).encode())
     report = ValidationReport(
-        cycle=str(cycle),
-        uri=layout.initial_condition(cycle),
+        cycle=f"{cycle} from {source}" if source else str(cycle),
+        uri=layout.initial_condition(cycle, source),
         suite=name,
         findings=findings,
         matrix=matrix_of(table, findings),
-        docs_uri=layout.data_docs(cycle),
+        docs_uri=_key(cycle, source, f"{_DOCS}index.html"),
         statistics_uri=statistics,
         basis=basis,
     )
-    store.write(layout.validation(cycle, _REPORT), report.to_json().encode())
-    store.write(layout.validation(cycle, "table.txt"), matrix_text(report).encode())
+    store.write(_key(cycle, source, _REPORT), report.to_json().encode())
+    store.write(_key(cycle, source, "table.txt"), matrix_text(report).encode())
     return report
 
 
-def _basis(store: ObjectStore, cycle: Cycle, expected: ExpectedState, *, family: str) -> str:
+def _key(cycle: Cycle, source: str, name: str) -> str:
+    return layout.validation(cycle, f"{source}/{name}" if source else name)
+
+
+def _basis(store: ObjectStore, key: str, expected: ExpectedState, *, family: str) -> str:
     """Checksum over the fields, what they should be, the rules and the code."""
     given = expected.statistics
     statistics = (
         [dataset_sha256(each) for each in (given.mean, given.stddev, given.diffs_stddev)] if given else []
     )
     parts = [
-        analysis_sha256(store, layout.initial_condition(cycle)),
+        analysis_sha256(store, key),
         expected.task, expected.grid.resolution, expected.init_time, expected.source_kind,
         expected.trained_on, sorted(expected.earlier_digests.items()), statistics,
         build_suite(family, expected.source_kind), code_version(),
@@ -135,9 +160,8 @@ def _basis(store: ObjectStore, cycle: Cycle, expected: ExpectedState, *, family:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _stored_report(store: ObjectStore, cycle: Cycle, basis: str) -> ValidationReport | None:
+def _stored_report(store: ObjectStore, key: str, basis: str) -> ValidationReport | None:
     """The report of an earlier run that judged the same thing by the same rules and passed it."""
-    key = layout.validation(cycle, _REPORT)
     if not store.exists(key):
         return None
     try:
@@ -152,7 +176,7 @@ def show(report: ValidationReport) -> None:
     print(matrix_text(report))
     if FlowRunContext.get() is None:
         return
-    key = f"inputs-{report.cycle.replace('/', '-').lower()}"
+    key = "inputs-" + re.sub(r"[^a-z0-9]+", "-", report.cycle.lower())
     create_table_artifact(key=key, table=matrix_rows(report), description=f"Inputs of {report.cycle}")
     lines = [f"- **{finding.severity}** {finding}" for finding in report.findings[:100]]
     create_markdown_artifact(
@@ -161,7 +185,9 @@ def show(report: ValidationReport) -> None:
     )
 
 
-def _earlier_digests(store: ObjectStore, cycle: Cycle, identity: ModelIdentity) -> dict[str, str]:
+def _earlier_digests(
+    store: ObjectStore, cycle: Cycle, identity: ModelIdentity, source: str
+) -> dict[str, str]:
     """Checksums of the fields of earlier cycles of the model, at other times than this cycle's."""
     step = identity.task.step
     own = {f"{time:%Y-%m-%dT%HZ}" for time in (cycle.init_time - step, cycle.init_time)}
@@ -169,7 +195,7 @@ def _earlier_digests(store: ObjectStore, cycle: Cycle, identity: ModelIdentity) 
     digests: dict[str, str] = {}
     for lag in sorted(lags):
         earlier = Cycle(model=cycle.model, init_time=cycle.init_time - lag)
-        key = layout.validation(earlier, _STATISTICS)
+        key = _key(earlier, source, _STATISTICS)
         if not store.exists(key):
             continue
         table = pd.read_csv(io.BytesIO(store.read(key)), usecols=["time", "digest"], dtype=str).dropna()

@@ -29,7 +29,10 @@ def make_source(name: str, settings: SourceSettings) -> Source:
 
 def _make(settings: SourceSettings, options: dict[str, Any]) -> Source:
     # Imported here: a forecast from one source should not load the libraries of all of them.
-    mirrored = {"parallel": settings.parallel, **({"roots": settings.roots} if settings.roots else {})}
+    mirrored: dict[str, Any] = {
+        "parallel": settings.parallel,
+        **({"roots": settings.roots} if settings.roots else {}),
+    }
     if settings.type == "open-data":
         from infra.sources.open_data import OpenData
 
@@ -61,7 +64,7 @@ def _make(settings: SourceSettings, options: dict[str, Any]) -> Source:
     raise FoldcastError(f"unknown type of source {settings.type!r}")
 
 
-def _root(settings: SourceSettings, argument: str) -> dict[str, str]:
+def _root(settings: SourceSettings, argument: str) -> dict[str, Any]:
     if len(settings.roots) > 1:
         raise ValueError(f"roots: expected one, got {len(settings.roots)}")
     return {argument: settings.roots[0]} if settings.roots else {}

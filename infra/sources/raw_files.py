@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from infra.grib_messages import messages
 from infra.sources.source import RawFile, RawFormat
 
 
@@ -21,6 +22,17 @@ def sha256_of(path: Path) -> str:
     for each in files_of(path):
         digest.update(each.read_bytes())
     return digest.hexdigest()
+
+
+def checksums_of(path: Path, file_format: RawFormat) -> tuple[str, ...]:
+    """What ``RawFile.sha256`` holds: of every GRIB message in file order, or of the whole file or folder.
+
+    Raises:
+        InvalidFieldError: a GRIB file that is not made of whole messages.
+    """
+    if file_format == "grib":
+        return tuple(hashlib.sha256(message).hexdigest() for message in messages(path))
+    return (sha256_of(path),)
 
 
 def raw_file(path: Path, file_format: RawFormat, *, url: str) -> RawFile:

@@ -138,6 +138,21 @@ class RawFile:
     size: int
 
 
+_DECISIVE = (
+    "kind", "roots", "root", "endpoint", "path", "model", "product", "resolution", "preliminary", "pattern",
+)  # fmt: skip
+
+
+def source_fingerprint(source: Source) -> str:
+    """8 hex digits over what of a source's configuration decides the values it gives; no secret is among it.
+
+    Two sources of one name that differ in their roots, their product or their kind are told apart by it, so that
+    nothing fetched before a change of configuration is taken for what comes after it.
+    """
+    decisive = [type(source).__name__, *((name, str(getattr(source, name, None))) for name in _DECISIVE)]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:8]
+
+
 @runtime_checkable
 class Source(Protocol):
     """A provider of analyses. Implementations are frozen dataclasses, safe to use from several threads."""

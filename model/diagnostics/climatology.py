@@ -157,7 +157,8 @@ def climatological_spread(climatology: xr.Dataset, times: np.ndarray) -> xr.Data
     }
     variance = climatology[list(names)].rename({**names, VARIANCE_COEFFICIENT: COEFFICIENT})
     least = LEAST_SHARE_OF_VARIANCE * np.maximum(variance.isel({COEFFICIENT: 0}), 0.0)
-    return np.sqrt(np.maximum(_at(variance, _basis(climatology, "variance_"), times), least))
+    deviation: xr.Dataset = np.sqrt(np.maximum(_at(variance, _basis(climatology, "variance_"), times), least))
+    return deviation
 
 
 def _basis(climatology: xr.Dataset, prefix: str) -> HarmonicBasis:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.accumulation import combine
+from infra.accumulation import combine, combine_runs
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -48,3 +48,24 @@ def test_the_signed_lengths_add_up_to_the_wanted_one(
     if found is not None:
         total = sum((sign * (end - begin) for (begin, end), sign in found), timedelta(0))
         assert total == timedelta(hours=length)
+
+
+def test_totals_of_different_runs_are_not_subtracted() -> None:
+    first, second = hour(0), hour(-6)
+    published = [(first, hour(0), hour(12)), (second, hour(0), hour(6))]
+    assert combine_runs((hour(6), hour(12)), published) is None
+    published.append((first, hour(0), hour(6)))
+    assert combine_runs((hour(6), hour(12)), published) == [
+        ((first, hour(0), hour(6)), -1),
+        ((first, hour(0), hour(12)), +1),
+    ]
+
+
+def test_buckets_of_different_runs_add_up_and_the_latest_run_is_preferred() -> None:
+    old, new = hour(-6), hour(0)
+    published = [(old, hour(0), hour(6)), (new, hour(0), hour(6)), (new, hour(6), hour(12))]
+    assert combine_runs((hour(0), hour(6)), published) == [((new, hour(0), hour(6)), +1)]
+    assert combine_runs((hour(0), hour(12)), [published[0], published[2]]) == [
+        ((old, hour(0), hour(6)), +1),
+        ((new, hour(6), hour(12)), +1),
+    ]

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from infra.analyses import (
+    drop_analysis,
     has_analysis,
     has_raw,
     open_raw,
@@ -17,8 +18,9 @@ from infra.analyses import (
     read_analysis,
     store_raw,
     write_analysis,
+    write_shared_analysis,
 )
-from infra.errors import StoreError
+from infra.errors import StoreError, TransientSourceError
 from infra.object_store import ObjectStore
 from infra.sources.field_copies import write_copy
 from infra.sources.files import Files
@@ -53,9 +55,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStor
 
 
 def test_raw_files_come_back_as_they_went_in(store: ObjectStore) -> None:
-    key = raw_manifest_key("mine", REQUEST)
+    key = raw_manifest_key(SOURCE, REQUEST)
     assert not has_raw(store, key)
-    with raw_folder(store, "mine", TIME) as folder:
+    with raw_folder(store, SOURCE, TIME) as folder:
         file = write_copy(fields(), folder / "t.nc", url="somewhere")
         data = file.path.read_bytes()
         assert store_raw(store, SOURCE, REQUEST, [file]) == key
@@ -69,13 +71,50 @@ def test_raw_files_come_back_as_they_went_in(store: ObjectStore) -> None:
 
 def test_a_raw_file_that_changed_its_length_is_refused(tmp_path: Path) -> None:
     store = ObjectStore(root=str(tmp_path))
-    with raw_folder(store, "mine", TIME) as folder:
+    with raw_folder(store, SOURCE, TIME) as folder:
         file = write_copy(fields(), folder / "t.nc", url="somewhere")
         key = store_raw(store, SOURCE, REQUEST, [file])
     file.path.write_bytes(b"short")
     assert not has_raw(store, key)  # it will be fetched again
     with pytest.raises(StoreError, match=r"t.nc: expected \d+ bytes, got 5"), open_raw(store, key):
         pass
+
+
+def test_a_raw_file_of_other_bytes_is_removed_to_be_fetched_again(tmp_path: Path) -> None:
+    store = ObjectStore(root=str(tmp_path))
+    with raw_folder(store, SOURCE, TIME) as folder:
+        file = write_copy(fields(), folder / "t.nc", url="somewhere")
+        key = store_raw(store, SOURCE, REQUEST, [file])
+    damaged = bytearray(file.path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    file.path.write_bytes(damaged)
+    with pytest.raises(TransientSourceError, match=r"t.nc: expected the bytes that were fetched"):
+        open_raw(store, key).__enter__()
+    assert not has_raw(store, key)
+    assert not file.path.exists()
+
+
+def test_another_configuration_of_a_source_does_not_find_what_was_fetched_before() -> None:
+    keys = {
+        raw_manifest_key(Files(root=root, name="mine", kind=kind), REQUEST)
+        for root, kind in (("a", "era5"), ("b", "era5"), ("a", "hres"))
+    }
+    assert len(keys) == 3
+    plain, secret = (Files(root="a", name="mine", options=options) for options in ({}, {"key": "x"}))
+    assert raw_manifest_key(plain, REQUEST) == raw_manifest_key(secret, REQUEST)
+
+
+def test_of_two_that_make_the_same_fields_the_first_is_the_author(store: ObjectStore) -> None:
+    write_shared_analysis(store, "a.zarr", fields(280.0))
+    before = set(store.list("a.zarr/"))
+    write_shared_analysis(store, "a.zarr", fields(290.0))
+    assert (
+        set(store.list("a.zarr/")) == before
+    )  # nothing a reader may be at was touched, nothing is left over
+    assert float(read_analysis(store, "a.zarr")["2m_temperature"].max()) == 280.0
+    drop_analysis(store, "a.zarr")
+    assert not has_analysis(store, "a.zarr")
+    assert not list(store.list("a.zarr/"))
 
 
 def test_fields_come_back_with_their_checksum(store: ObjectStore) -> None:

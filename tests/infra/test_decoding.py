@@ -107,3 +107,20 @@ def test_files_on_different_grids_are_refused(tmp_path: Path) -> None:
     files = [raw_grib(tmp_path / "t.grib", "t", 500), write_copy(other, tmp_path / "lsm.nc", url="u")]
     with pytest.raises(InvalidFieldError, match=r"different grids: latitude has 13 values .* and 7 values"):
         decode_files(files, request("temperature", "land_sea_mask"), grid=GRID, trusted=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_message_with_wrong_bytes_is_read_or_refused_and_never_fatal(tmp_path: Path, seed: int) -> None:
+    whole = raw_grib(tmp_path / "t.grib", "t", 500).path.read_bytes()
+    random = np.random.default_rng(seed)
+    damaged = bytearray(whole)
+    for place in random.integers(16, len(whole) - 4, 3):
+        damaged[place] = random.integers(256)
+    path = tmp_path / "damaged.grib"
+    path.write_bytes(damaged)
+    refused = ""
+    try:
+        assert decode_isolated(path, keep_unknown=True, timeout=60.0).data_vars
+    except InvalidFieldError as error:
+        refused = str(error)
+    assert not refused or "damaged.grib" in refused

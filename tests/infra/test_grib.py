@@ -291,3 +291,15 @@ def test_truncated_anywhere_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_fields_of_single_messages_are_the_messages(tmp_path: Path) -> None:
     assert fields(raw("t", 500), where="") == [raw("t", 500)]
+
+
+@pytest.mark.parametrize("packing", ["grid_simple", "grid_ccsds"])
+def test_a_value_of_9999_beside_missing_points_is_a_value(tmp_path: Path, packing: str) -> None:
+    latitude, longitude = axes(30.0)
+    field = np.full((latitude.size, longitude.size), 9999.0)
+    field[0], field[1, 1] = -1.0, 20000.0
+    coded = message("msl", field, latitude, longitude, init_time=INIT, missing=-1.0, packing=packing, bits=24)
+    (tmp_path / "a.grib").write_bytes(coded)
+    got = decode(tmp_path / "a.grib")["mean_sea_level_pressure"].values
+    assert np.isnan(got).sum() == longitude.size
+    assert (got == 9999.0).sum() == field.size - longitude.size - 1

@@ -85,6 +85,42 @@ def test_a_damaged_one_is_quarantined_with_the_reason_and_an_event(
         load_initial_condition(store, CYCLE)
 
 
+def test_after_a_rejection_the_corrected_file_is_fetched_and_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: Events
+) -> None:
+    only_check("missing values", monkeypatch)
+    settings = judged(tmp_path, monkeypatch, poison("geopotential", np.nan))
+    with pytest.raises(ValidationFailedError, match="missing values"):
+        validate_initial_condition(CYCLE, settings)
+    corrected = SyntheticSource()
+    monkeypatch.setattr(initial_conditions, "make_source", lambda name, settings: corrected)
+    prepare_initial_condition(CYCLE, settings)
+    assert len(corrected.fetched) == 3  # both frames and the statics
+    assert validate_initial_condition(CYCLE, settings).passed
+
+
+def test_the_analyses_that_perturb_the_members_are_judged_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: Events
+) -> None:
+    only_check("missing values", monkeypatch)
+    good = SyntheticSource()
+    bad = SyntheticSource(name="ocean", mutate=poison("temperature", np.nan))
+    monkeypatch.setattr(
+        initial_conditions, "make_source", lambda name, settings: bad if name == "ocean" else good
+    )
+    write_statistics(tmp_path / "statistics")
+    perturbation = {"kind": "analyses", "sources": ["synthetic", "ocean"], "amplitude": 1.0}
+    settings = settings_in(tmp_path, perturbation=perturbation)
+    prepare_initial_condition(CYCLE, settings)
+    with pytest.raises(ValidationFailedError, match="20260102T00Z from ocean: initial condition rejected"):
+        validate_initial_condition(CYCLE, settings)
+    store = settings.store.open()
+    assert store.exists(layout.quarantine(CYCLE, "initial-condition-ocean/reason.txt"))
+    load_initial_condition(store, CYCLE)  # the control's own is sound
+    with pytest.raises(StoreError, match="no complete initial condition"):
+        load_initial_condition(store, CYCLE, "ocean")
+
+
 def only_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave one check of the suite: a whole suite takes seconds."""
     monkeypatch.setattr(
