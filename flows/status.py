@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.cycle_status import CycleStatus, list_cycles
+from infra.errors import StoreError, UnknownModelError
 from infra.object_store import ObjectStore
 from infra.settings import load_settings
 
@@ -19,8 +20,24 @@ def status(*, models: list[str] | None = None) -> None:
 
     Args:
         models: names of models; default: all in the store.
+
+    Raises:
+        StoreError: there is no such store.
+        UnknownModelError: a model is neither configured nor in the store.
     """
-    store = load_settings().store.open()
+    settings = load_settings()
+    store = settings.store.open()
+    if store.is_local and not store.filesystem.isdir(store.root):
+        raise StoreError(
+            f"store {store.root}: expected a folder, found none; nothing has run yet, or FOLDCAST_CONFIG and "
+            "FOLDCAST_STORE__ROOT name another place"
+        )
+    known = {*settings.models, *(status.cycle.model for status in list_cycles(store))} if models else set()
+    for name in models or []:
+        if name not in known:
+            raise UnknownModelError(
+                f"unknown model {name!r}; configured or in the store: {', '.join(sorted(known)) or 'none'}"
+            )
     Console().print(status_table(store, models=models, now=datetime.now(UTC)))
 
 
@@ -29,7 +46,8 @@ def status_table(store: ObjectStore, *, models: list[str] | None, now: datetime)
     table = Table(title=f"Cycles in {store.root}")
     for column in ("model", "init time", "state", "members", "age", "latency", "reason"):
         table.add_column(column, justify="right" if column in ("members", "age", "latency") else "left")
-    for name in models or [None]:
+    names: list[str | None] = [*models] if models else [None]
+    for name in names:
         for cycle_status in list_cycles(store, name):
             table.add_row(*_cells(cycle_status, now), style=_STYLES[cycle_status.state])
     return table
