@@ -66,8 +66,8 @@ def create_forecast_store(
         _RecordingStore(store.zarr(key), objects=store, prefix=key), mode="a", zarr_format=3
     )
     if "lead_time" in group and "member" in group:
-        members = max(members, group["member"].shape[0])
-        steps = max(steps, group["lead_time"].shape[0])
+        members = max(members, _array(group, "member").shape[0])
+        steps = max(steps, _array(group, "lead_time").shape[0])
     step_hours = int(task.step.total_seconds()) // 3600
     levels = np.asarray(task.pressure_levels, dtype=np.int32)
     _coordinate(group, "member", np.arange(members, dtype=np.int32), {"standard_name": "realization"})
@@ -176,7 +176,7 @@ class ForecastWriter:
             )
         checksums: dict[str, str] = {}
         for name, array in self._arrays.items():
-            dims = array.metadata.dimension_names[2:]
+            dims = _dimensions(array)[2:]
             values = fields[name].transpose(*dims).values
             if values.shape != array.shape[2:] or values.dtype != np.float32:
                 raise InvalidFieldError(
@@ -269,10 +269,21 @@ class _RecordingStore(WrapperStore[Store]):
         self.checksums[key] = await asyncio.to_thread(self._objects.write, f"{self._prefix}/{key}", data)
 
 
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    found = group[name]
+    if not isinstance(found, zarr.Array):
+        raise InvalidFieldError(f"forecast store {group.store}: expected an array {name}, found a group")
+    return found
+
+
+def _dimensions(array: zarr.Array[Any]) -> tuple[str, ...]:
+    return tuple(getattr(array.metadata, "dimension_names", None) or ())
+
+
 def _coordinate(group: zarr.Group, name: str, values: np.ndarray, attrs: Mapping[str, Any]) -> None:
     dims = (name,) if values.ndim else ()
     if name in group:
-        existing = group[name][...]
+        existing = np.asarray(_array(group, name)[...])
         common = min(np.size(existing), np.size(values))
         if np.ndim(existing) != values.ndim or not np.array_equal(
             np.ravel(existing)[:common], np.ravel(values)[:common]
@@ -312,7 +323,7 @@ def _ensure(
             attributes=dict(attrs),
         )
         return
-    array = group[name]
+    array = _array(group, name)
     if array.chunks != chunks:
         raise InvalidFieldError(
             f"forecast store {group.store}, {name}: expected chunks {chunks}, found {array.chunks}"
