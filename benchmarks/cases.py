@@ -12,7 +12,7 @@ import xarray as xr
 
 from model.checkpoint_file import CheckpointFile, FamilyConfig, write_checkpoint
 from model.gencast.configs import DenoiserArchitectureConfig, GenCastConfig, SparseTransformerConfig
-from model.gencast.gencast import gencast_network
+from model.gencast.denoiser_parameters import DenoiserChannels, initial_parameters
 from model.graphcast import ModelConfig
 from model.grid import Grid
 from model.networks import graphcast_network
@@ -122,22 +122,24 @@ CASES = {
             resolution=0.25,
             compile_only=True,
         ),
+        Case(
+            name="gencast-quarter-degree",
+            config=_gencast(6, 512, 16, 32),
+            task=_gencast_task(),
+            resolution=0.25,
+            compile_only=True,
+        ),
     )
 }
 
 
 def write_case(case: Case, folder: Path) -> None:
-    """Write ``params.npz``, ``dataset.nc`` (three frames) and the statistics, unless they are there."""
-    if (folder / "dataset.nc").is_file():
+    """Write ``params.npz``, the statistics and, of a case to be run, ``dataset.nc`` (three frames), unless there."""
+    if (folder / "complete").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
     grid = Grid(resolution=case.resolution)
-    network = (
-        graphcast_network(case.config, case.task)
-        if isinstance(case.config, ModelConfig)
-        else gencast_network(case.config, case.task)
-    )
-    params = jax.tree.map(np.asarray, network.initial_parameters(jax.random.PRNGKey(0)))
+    params = jax.tree.map(np.asarray, _initial_parameters(case))
     checkpoint = CheckpointFile(
         params=params,
         task=case.task,
@@ -147,7 +149,18 @@ def write_case(case: Case, folder: Path) -> None:
     )
     (folder / "params.npz").write_bytes(write_checkpoint(checkpoint))
     _write_statistics(case.task, folder)
-    _random_weather(case.task, grid).to_netcdf(folder / "dataset.nc", engine="h5netcdf")
+    if not case.compile_only:
+        _random_weather(case.task, grid).to_netcdf(folder / "dataset.nc", engine="h5netcdf")
+    (folder / "complete").touch()
+
+
+def _initial_parameters(case: Case) -> dict[str, dict[str, jax.Array]]:
+    key = jax.random.PRNGKey(0)
+    if isinstance(case.config, ModelConfig):
+        return graphcast_network(case.config, case.task).initial_parameters(key)
+    channels = DenoiserChannels.of_task(case.task)
+    architecture = case.config.denoiser_architecture_config
+    return initial_parameters(key, architecture, case.config.noise_encoder_config, channels)
 
 
 def _write_statistics(task: TaskConfig, folder: Path) -> None:

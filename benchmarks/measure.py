@@ -61,17 +61,16 @@ def main() -> None:
 
 def measure(case: Case, folder: Path, *, precision: str, steps: int) -> dict[str, Any]:
     """Time ours."""
+    statistics, graphs = read_statistics(str(folder)), graph_cache(folder / "graphs")
+    if case.compile_only:
+        return analyse_memory(
+            load_forecaster(folder / "params.npz", statistics, precision=precision, graphs=graphs)
+        )
     example = read_example(xr.load_dataset(folder / "dataset.nc", decode_timedelta=True))
     began = time.perf_counter()
     forecaster = load_forecaster(
-        folder / "params.npz",
-        read_statistics(str(folder)),
-        precision=precision,
-        graphs=graph_cache(folder / "graphs"),
-        given=example.given,
+        folder / "params.npz", statistics, precision=precision, graphs=graphs, given=example.given
     )
-    if case.compile_only:
-        return analyse_memory(forecaster)
     state = forecaster.initial_state(
         example.initial_condition, init_time=example.init_time, member=0, key=base_key(0, example.init_time)
     )

@@ -190,6 +190,7 @@ class NetworkForecaster:
     compile_seconds: float | None = field(default=None, init=False)
     _prepared: Prepared = field(default=None, init=False, repr=False)
     _program: Any = field(default=None, init=False, repr=False)
+    _program_takes: list[tuple[int, ...]] | None = field(default=None, init=False, repr=False)
     _statics: tuple[xr.Dataset, Fields] | None = field(default=None, init=False, repr=False)
     _carried: tuple[list[RolloutState], _Weather] | None = field(default=None, init=False, repr=False)
     _forcings: dict[datetime, dict[str, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
@@ -231,7 +232,12 @@ class NetworkForecaster:
 
         Raises:
             InvalidFieldError: whatever is wrong with the initial condition.
+            ValueError: the key is no raw threefry key.
         """
+        if np.shape(key) != (2,) or np.asarray(key).dtype != np.uint32:
+            raise ValueError(
+                f"key: expected uint32 of shape (2,), got {np.asarray(key).dtype} of shape {np.shape(key)}"
+            )
         frames = checked_frames(initial_condition, self.task, self.grid, init_time=init_time)
         checked_statics(initial_condition, self.task, self.grid)
         return RolloutState(member=member, init_time=init_time, step=0, key=key, frames=frames)
@@ -277,7 +283,9 @@ class NetworkForecaster:
         return self._published
 
     def use_parameters(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
-        """Go on with other parameters of the same shapes; the compiled program stays as it is.
+        """Go on with other parameters of the same shapes.
+
+        The compiled program stays as it is, unless what is prepared from them has other shapes.
 
         Raises:
             CheckpointFileError: their names or shapes are others.
@@ -307,6 +315,8 @@ class NetworkForecaster:
             with jax.default_device(self.device):
                 prepared = jax.device_put(self.network.prepare(), self.device)
             self._prepared = jax.block_until_ready(prepared)
+            if _shapes(prepared) != self._program_takes:
+                self._program = None
             program = self._compiled()
             self.compile_seconds = self.compile_seconds or perf_counter() - began
             return program, self._prepared
@@ -323,6 +333,7 @@ class NetworkForecaster:
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), self._argument_shapes()
             )
             self._program = jax.jit(step, donate_argnums=(2,)).lower(*shapes).compile()
+            self._program_takes = _shapes(shapes[0])
         return self._program
 
     def _argument_shapes(self) -> tuple[Prepared, Fields, _Weather, Fields]:
@@ -405,6 +416,10 @@ class NetworkForecaster:
         self._carried = states, weather
 
 
+def _shapes(prepared: Prepared) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(prepared)]
+
+
 @dataclass(kw_only=True)
 class PendingStep:
     """A step that the device computes or has computed.
@@ -441,9 +456,13 @@ class PendingStep:
         self, state: RolloutState, key: np.ndarray, fields: dict[str, np.ndarray]
     ) -> RolloutState:
         for name, values in fields.items():
-            if name != NAN_CLEANED and not np.isfinite(values).all():
+            wrong = ~np.isfinite(values)
+            if name == NAN_CLEANED and name in state.frames:
+                wrong &= ~np.isnan(state.frames[name].values).any(axis=0)
+            if wrong.any():
                 raise InvalidFieldError(
-                    f"member {state.member}, step {state.step}: {name}: expected finite values, got NaN or infinity"
+                    f"member {state.member}, step {state.step}: {name}: expected finite values, got NaN or infinity "
+                    f"at {int(wrong.sum())} points"
                 )
         frames = {
             name: (window.dims, np.concatenate([window.values[1:], fields[str(name)][None]]))

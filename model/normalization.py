@@ -61,7 +61,8 @@ def channel_scaling(task: TaskConfig, statistics: Statistics) -> ChannelScaling:
     """Lay out the statistics in the order of the channels of a task.
 
     Raises:
-        InvalidFieldError: a variable or level is missing from a file, or a spread is not positive.
+        InvalidFieldError: a variable or level is missing from a file, a number is not finite, or a spread is not
+            positive.
     """
     inputs = [*input_blocks(task), *forcing_blocks(task)]
     targets = target_blocks(task)
@@ -71,7 +72,12 @@ def channel_scaling(task: TaskConfig, statistics: Statistics) -> ChannelScaling:
         for block in targets
     }
     stddev = np.concatenate(
-        [_channel_values(of_target[block.variable], "spread", block, task) for block in targets]
+        [
+            _channel_values(
+                of_target[block.variable], "diffs_stddev" if block in changes else "stddev", block, task
+            )
+            for block in targets
+        ]
     )
     mean = np.concatenate(
         [
@@ -95,9 +101,9 @@ def channel_scaling(task: TaskConfig, statistics: Statistics) -> ChannelScaling:
         fill_values[NAN_CLEANED] = float(statistics.minimum[NAN_CLEANED])
     return ChannelScaling(
         input_mean=_concatenate(statistics.mean, "mean", inputs, task),
-        input_stddev=_positive(_concatenate(statistics.stddev, "stddev", inputs, task), "stddev_by_level"),
+        input_stddev=_concatenate(statistics.stddev, "stddev", inputs, task),
         target_mean=mean,
-        target_stddev=_positive(stddev, "diffs_stddev_by_level"),
+        target_stddev=stddev,
         target_is_change=np.concatenate([np.full(block.channels, block in changes) for block in targets]),
         fill_values=fill_values,
     )
@@ -125,10 +131,9 @@ def _channel_values(dataset: xr.Dataset, kind: str, block: ChannelBlock, task: T
         raise InvalidFieldError(
             f"{kind} statistics: {block.variable}: expected one number, got {values.dims}"
         )
+    if not np.isfinite(values.values).all() or (kind != "mean" and not (values.values > 0).all()):
+        expected = "finite means" if kind == "mean" else "positive, finite spreads"
+        raise InvalidFieldError(
+            f"{kind}_by_level: {block.variable}: expected {expected}, got {values.values.tolist()}"
+        )
     return np.tile(np.atleast_1d(values.values), max(block.frames, 1)).astype(np.float32)
-
-
-def _positive(values: np.ndarray, name: str) -> np.ndarray:
-    if not (values > 0).all():
-        raise InvalidFieldError(f"{name}: expected positive spreads, got {values[~(values > 0)][:3]}")
-    return values

@@ -33,7 +33,7 @@ from model.gencast.denoiser_parameters import (
     MESH_TO_GRID,
     DenoiserChannels,
 )
-from model.gencast.edge_directions import EdgeDirections, edge_directions
+from model.gencast.edge_directions import Directions, EdgeDirections, edge_directions
 from model.gencast.noise_encoder import ScaleOffset, encode_noise_level, scale_and_offset
 from model.gencast.sparse_transformer import (
     BlockParameters,
@@ -308,7 +308,7 @@ class Denoiser:
         )
 
     def _embed_edges(
-        self, params: Parameters, name: str, features: jax.Array, directions: jax.Array | None
+        self, params: Parameters, name: str, features: jax.Array, directions: Directions
     ) -> jax.Array:
         """Normalised embedding of edges, before scale and offset: (…, 4) → (…, latent), or (…, rank)."""
 
@@ -347,7 +347,7 @@ def conditioned_norm_given(normalized: jax.Array, scale_offset: ScaleOffset) -> 
 
 
 def fold_condition(
-    weights: jax.Array, scale_offset: ScaleOffset, *, directions: jax.Array | None = None
+    weights: jax.Array, scale_offset: ScaleOffset, *, directions: Directions = None
 ) -> tuple[jax.Array, jax.Array]:
     """(x·s + o) W = x (diag(s) W) + o W: the folded weights and the folded offset.
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from model.graphs.graph_network import Parameters
 
+Directions = jax.Array | np.ndarray | None
+
 _LAYER_NORM_EPSILON = 1e-5
 _RANK_STEP = 32
 _EDGES_LOOKED_AT = 8192
@@ -32,8 +34,8 @@ class EdgeDirections:
         to_grid: of the mesh-to-grid edges.
     """
 
-    to_mesh: jax.Array | None = None
-    to_grid: jax.Array | None = None
+    to_mesh: Directions = None
+    to_grid: Directions = None
 
 
 def edge_directions(

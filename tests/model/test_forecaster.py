@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import xarray as xr
 
 from model.errors import CheckpointFileError, InvalidFieldError, UnknownOptionError
-from model.forecaster import NetworkForecaster, load_forecaster
+from model.forecaster import NetworkForecaster, PendingStep, _Weather, load_forecaster
 from model.grid import Grid
 from model.rollout.rng import base_key, member_key
 from model.rollout.rollout import rollout
@@ -247,3 +248,41 @@ def test_memory_is_known_before_anything_runs() -> None:
     assert need["arguments"] > 0
     assert need["outputs"] >= 4 * 7 * 12 * 4
     assert fresh.compile_seconds is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_sea_surface_temperature_lost_at_sea_is_not_passed_on(
+    forecaster: NetworkForecaster, value: float
+) -> None:
+    state = state_of(forecaster)
+    sea = np.ones((2, *GRID.shape), np.float32)
+    sea[:, 3] = np.nan
+    frames = state.frames.assign(sea_surface_temperature=(("time", "latitude", "longitude"), sea))
+    fields = {
+        name: np.zeros((2, *GRID.shape) if name == "temperature" else GRID.shape, np.float32)
+        for name in forecaster.task.target_variables
+    }
+
+    def step(temperature: np.ndarray) -> list:
+        return PendingStep(
+            forecaster=forecaster,
+            states=[replace(state, frames=frames)],
+            weather=_Weather(key=np.zeros(2, np.uint32), frames={}),
+            fields=fields | {"sea_surface_temperature": temperature},
+        ).result()
+
+    [(after, _)] = step(sea[0])
+    np.testing.assert_array_equal(after.frames["sea_surface_temperature"][1], sea[0])
+    lost = sea[0].copy()
+    lost[2, 5] = value
+    with pytest.raises(
+        InvalidFieldError, match=r"sea_surface_temperature: expected finite values, .* at 1 points"
+    ):
+        step(lost)
+
+
+def test_keys_of_another_generator_are_refused(forecaster: NetworkForecaster) -> None:
+    with pytest.raises(ValueError, match=r"key: expected uint32 of shape \(2,\), got uint32 of shape \(4,\)"):
+        forecaster.initial_state(
+            initial_condition(), init_time=INIT_TIME, member=0, key=np.zeros(4, np.uint32)
+        )

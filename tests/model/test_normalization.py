@@ -33,8 +33,14 @@ def test_what_is_missing_is_named() -> None:
         channel_scaling(TASK, replace(stats, mean=stats.mean.drop_vars("land_sea_mask")))
     with pytest.raises(InvalidFieldError, match=r"temperature: missing levels \[850\]"):
         channel_scaling(TASK, replace(stats, stddev=stats.stddev.sel(level=[500])))
-    with pytest.raises(InvalidFieldError, match="expected positive spreads"):
+    with pytest.raises(InvalidFieldError, match="expected positive, finite spreads"):
         channel_scaling(TASK, replace(stats, diffs_stddev=stats.diffs_stddev * 0))
+    with pytest.raises(InvalidFieldError, match=r"diffs_stddev_by_level: 2m_temperature: .* got nan"):
+        channel_scaling(TASK, replace(stats, diffs_stddev=stats.diffs_stddev * np.nan))
+    # A target that is no input is scaled by its own spread.
+    no_rain = stats.stddev.assign(total_precipitation_6hr=0.0)
+    with pytest.raises(InvalidFieldError, match=r"^stddev_by_level: total_precipitation_6hr: .* got 0\.0"):
+        channel_scaling(TASK, replace(stats, stddev=no_rain))
     ocean = replace(TASK, input_variables=(*TASK.input_variables, "sea_surface_temperature"))
     named = replace(stats, mean=stats.mean.assign(sea_surface_temperature=280.0))
     named = replace(named, stddev=stats.stddev.assign(sea_surface_temperature=10.0))

@@ -27,6 +27,19 @@ def test_members_and_cycles_have_keys_of_their_own() -> None:
     assert len(keys) == 40
 
 
+def test_cycles_before_1970_have_keys() -> None:
+    early = datetime(1959, 1, 1, 12, tzinfo=UTC)
+    hours = (datetime(1970, 1, 1, tzinfo=UTC) - early).days * 24 + 12
+    expected = jax.random.fold_in(jax.random.PRNGKey(5), 2**32 - hours)
+    np.testing.assert_array_equal(base_key(5, early), expected)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_would_be_taken_for_others_are_refused(seed: int) -> None:
+    with pytest.raises(UnknownOptionError, match=f"seed: expected 0 to 4294967295, got {seed}"):
+        base_key(seed, INIT_TIME)
+
+
 def test_unknown_recipe_is_refused() -> None:
     with pytest.raises(UnknownOptionError, match="expected 'operational' or 'reference', got 'dice'"):
         base_key(0, INIT_TIME, "dice")
