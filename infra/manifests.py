@@ -109,7 +109,8 @@ class MemberManifest:
         chunks: sha256 of the stored bytes by chunk key, relative to the forecast store.
         device: what computed it last, in words.
         members_per_program: members computed by one compiled program (a larger one may change rounding).
-        options: precision, attention and so on, as the model resolved them.
+        options: precision, attention and so on, as the model of the last worker resolved them.
+        contributors: the same of every worker that contributed, in order.
         seconds_per_step: mean wall time of the steps of the last worker.
         started_at_steps: the step at which each worker that contributed to it started; the first is 0.
         peak_host_bytes: peak resident memory of the last worker.
@@ -123,6 +124,7 @@ class MemberManifest:
     device: str
     members_per_program: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+    contributors: tuple[Mapping[str, Any], ...] = ()
     seconds_per_step: float = 0.0
     started_at_steps: tuple[int, ...] = (0,)
     peak_host_bytes: int = 0
@@ -147,7 +149,8 @@ def load_member_manifest(store: ObjectStore, cycle: Cycle, run: str, member: int
     written_for = document.pop("cycle", None)
     try:
         started = tuple(document.pop("started_at_steps"))
-        manifest = MemberManifest(**document, started_at_steps=started)
+        contributors = tuple(document.pop("contributors", ()))
+        manifest = MemberManifest(**document, started_at_steps=started, contributors=contributors)
     except (TypeError, KeyError) as error:
         raise IncompleteCycleError(f"{store.url(key)}: not a member manifest: {error}") from error
     if (manifest.member, manifest.run, written_for) != (member, run, str(cycle)):

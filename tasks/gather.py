@@ -92,6 +92,7 @@ def save_ensemble_manifest(
         "steps": steps,
         "members": gathered.members,
         "missing": {str(member): problem for member, problem in gathered.problems.items()},
+        "mixed_options": [m.member for m in gathered.manifests if _is_mixed(m)],
         "perturbation": dict(description.perturbation),
         "devices": _by_device(gathered.manifests),
         "peak_host_bytes": max((m.peak_host_bytes for m in gathered.manifests), default=0),
@@ -100,6 +101,11 @@ def save_ensemble_manifest(
     }
     key = layout.ensemble_manifest(description.cycle, description.run)
     store.write(key, json.dumps(document, indent=1, sort_keys=True).encode())
+
+
+def _is_mixed(manifest: MemberManifest) -> bool:
+    """Whether workers with unlike options (kind of device, and what follows from it) computed a member."""
+    return any(options != manifest.contributors[0] for options in manifest.contributors[1:])
 
 
 def _by_device(manifests: Sequence[MemberManifest]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ stands in the store before what it builds on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,8 @@ from infra.rollout_checkpoints import RolloutCheckpoint
 from model.rollout.state import RolloutState
 from model.task import TaskConfig
 from tasks.open_work import OpenWork
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +45,21 @@ class MemberRecord:
     anchor_every: int
     manifests: dict[int, MemberManifest] = field(default_factory=dict)
     _chunks: dict[int, dict[str, str]] = field(default_factory=dict, repr=False)
+    _contributors: dict[int, tuple[Mapping[str, Any], ...]] = field(default_factory=dict, repr=False)
 
-    def begin(self, work: OpenWork) -> None:
-        """Take up a member where others left it."""
+    def begin(self, work: OpenWork, options: Mapping[str, Any]) -> None:
+        """Take up a member where others left it, with the model's options as this worker resolved them."""
         self._chunks[work.member] = dict(work.chunks)
+        self._contributors[work.member] = (*work.contributors, dict(options))
+        if work.contributors and dict(work.contributors[-1]) != dict(options):
+            _LOG.warning(
+                "%s, member %d goes on at step %d with other options (rounding may differ): %s, before it was %s",
+                self.description.cycle,
+                work.member,
+                work.start,
+                dict(options),
+                dict(work.contributors[-1]),
+            )
 
     def write_step(self, state: RolloutState, fields: xr.Dataset) -> None:
         """The fields of the step that led to a state."""
@@ -56,7 +70,10 @@ class MemberRecord:
         """A state to continue from; older ones go."""
         cycle, run = self.description.cycle, self.description.run
         checkpoint = RolloutCheckpoint(
-            state=state, chunks=self._chunks[state.member], started_at_steps=work.started_at_steps
+            state=state,
+            chunks=self._chunks[state.member],
+            started_at_steps=work.started_at_steps,
+            options=self._contributors[state.member],
         )
         rollout_checkpoints.save(
             self.store, cycle, checkpoint, run=run, fingerprint=self.description.fingerprint
@@ -71,7 +88,6 @@ class MemberRecord:
         *,
         device: str,
         members_per_program: int,
-        options: Mapping[str, Any],
         seconds_per_step: float,
         memory: MemoryUse,
     ) -> None:
@@ -81,11 +97,10 @@ class MemberRecord:
             work: what was open.
             device: in words.
             members_per_program: members computed by one program.
-            options: as the model resolved them.
             seconds_per_step: mean wall time.
             memory: of this worker.
         """
-        chunks = self._chunks.pop(work.member)
+        chunks, contributors = self._chunks.pop(work.member), self._contributors.pop(work.member)
         expected = expected_chunks(self.task, work.member, range(work.steps))
         manifest = MemberManifest(
             member=work.member,
@@ -94,7 +109,8 @@ class MemberRecord:
             chunks={chunk: chunks[chunk] for chunk in expected},
             device=device,
             members_per_program=members_per_program,
-            options=options,
+            options=contributors[-1],
+            contributors=contributors,
             seconds_per_step=seconds_per_step,
             started_at_steps=work.started_at_steps,
             peak_host_bytes=memory.peak_host_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from infra import layout, rollout_checkpoints
 from infra.forecast_store import chunk_step, damaged_chunks, expected_chunks
@@ -28,6 +29,7 @@ class OpenWork:
         steps: how many steps the member will have then.
         chunks: sha256 by chunk key of what is written already.
         started_at_steps: the step at which each worker started, this one included.
+        contributors: the options of each earlier worker.
         repair: whether a complete member's damaged chunks are computed again.
     """
 
@@ -37,6 +39,7 @@ class OpenWork:
     steps: int
     chunks: Mapping[str, str] = field(default_factory=dict)
     started_at_steps: tuple[int, ...] = (0,)
+    contributors: tuple[Mapping[str, Any], ...] = ()
     repair: bool = False
 
     @property
@@ -104,6 +107,7 @@ def _unfinished(store: ObjectStore, description: RunDescription, member: int, st
         steps=steps,
         chunks=checkpoint.chunks,
         started_at_steps=(*checkpoint.started_at_steps, checkpoint.state.step),
+        contributors=checkpoint.options,
     )
 
 
@@ -130,6 +134,7 @@ def _finished_before(
         steps=max(manifest.steps, steps),
         chunks={**manifest.chunks, **source.chunks},
         started_at_steps=(*source.started_at_steps, start),
+        contributors=checkpoint.options if checkpoint is not None and extended else manifest.contributors,
         repair=repair,
     )
 

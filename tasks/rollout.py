@@ -252,7 +252,7 @@ class BlockRollout:
         if ready.parameters is not None:
             cast("HasParameters", self.forecasters[index]).use_parameters(ready.parameters)
         for work in group:
-            self._record.begin(work)
+            self._record.begin(work, self.forecasters[index].options)
         while states[0].step < group[0].stop and not self._failed.is_set():
             began = time.perf_counter()
             results = self._advance(index, states)
@@ -288,7 +288,6 @@ class BlockRollout:
             work,
             device=_device_name(index),
             members_per_program=self.options.members_per_program,
-            options=self.forecasters[index].options,
             seconds_per_step=self._seconds_per_step(),
             memory=memory_use(local_devices()),
         )

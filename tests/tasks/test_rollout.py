@@ -443,3 +443,29 @@ def test_nothing_is_computed_while_a_block_is_prepared(store: ObjectStore) -> No
     assert (asked, forecaster.advanced) == ([0], []), "no more than the first member's state is held"
     assert [manifest.member for manifest in block.run()] == [0, 1]
     assert asked == [0, 1]
+
+
+def test_a_change_of_options_within_a_member_is_recorded(
+    store: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Dies((0, 5))
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        compute(store, [0], forecasters=[first])
+    second = PassThroughForecaster()
+    second.options = {**first.options, "precision": "bfloat16"}
+    compute(store, [0], forecasters=[second])
+    manifest = load_member_manifest(store, CYCLE, RUN, 0)
+    assert manifest is not None
+    assert manifest.contributors == (first.options, second.options)
+    assert manifest.options == second.options
+    assert "member 0 goes on at step" in caplog.text
+
+
+def test_the_same_options_are_no_change(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        compute(store, [0], forecasters=[Dies((0, 5))])
+    compute(store, [0])
+    manifest = load_member_manifest(store, CYCLE, RUN, 0)
+    assert manifest is not None
+    assert len(manifest.contributors) == 2
+    assert "goes on at step" not in caplog.text
