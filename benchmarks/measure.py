@@ -22,7 +22,8 @@ from infra.checkpoint_files import read_statistics
 from infra.graph_cache import graph_cache
 from infra.jax_runtime import enable_compilation_cache
 from model.deepmind_format import read_example
-from model.forecaster import NetworkForecaster, load_forecaster
+from model.forecaster import load_forecaster
+from model.network_forecaster import NetworkForecaster
 from model.rollout.rng import base_key
 
 

@@ -10,8 +10,9 @@ import pytest
 import xarray as xr
 
 from model.errors import CheckpointFileError, InvalidFieldError, UnknownOptionError
-from model.forecaster import NetworkForecaster, PendingStep, _Weather, load_forecaster
+from model.forecaster import load_forecaster
 from model.grid import Grid
+from model.network_forecaster import NetworkForecaster, PendingStep, _Weather
 from model.rollout.rng import base_key, member_key
 from model.rollout.rollout import rollout
 from model.rollout.state import RolloutState

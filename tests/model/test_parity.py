@@ -69,3 +69,17 @@ def test_bfloat16_deviates_no_more_than_the_references(parity_dir: Path) -> None
     for name, limit in REFERENCE_BFLOAT16_DEVIATION.items():
         difference = (fields[name] - expected[name]) / loaded.statistics.diffs_stddev[name]
         assert 0 < float((difference**2).mean()) ** 0.5 <= limit, name
+
+
+@pytest.mark.parametrize(("case", "steps"), [("graphcast_small_f32", 40), ("gencast_f32", 40)])
+def test_float16_stays_finite_over_forty_steps(parity_dir: Path, case: str, steps: int) -> None:
+    loaded = load_case(parity_dir / case)
+    example = loaded.example
+    forecaster = load_forecaster(loaded.params, loaded.statistics, grid=example.grid, precision="float16")
+    key = member_key(base_key(0, example.init_time), 0)
+    state = forecaster.initial_state(
+        example.initial_condition, init_time=example.init_time, member=0, key=key
+    )
+    # A step that leaves the finite numbers raises.
+    last = [step.step for step in rollout(forecaster, [state], example.initial_condition, steps=steps)][-1]
+    assert last == steps - 1
