@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from unittest import mock
@@ -56,6 +57,7 @@ T = TypeVar("T")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 PUBLICATION_DELAY = timedelta(hours=7, minutes=34)
 CUTOFF = timedelta(hours=9)
+_ASK_AGAIN_SECONDS = 20.0
 
 _CONFIGURATION = """
 [store]
@@ -176,7 +178,8 @@ def simulate(
             if day == days - 1:
                 week.disturbances.append(machine.restart_server())
             if cycle != missing:
-                _await(store, [cycle], deadline, folder)
+                again = partial(_look_by_hand, [cycle], settings, store, now)
+                _await(store, [cycle], deadline, folder, ask=again)
             else:
                 _look_by_schedule(cycle, cycle.init_time + CUTOFF + HOUR)
                 _look_by_hand(cycles[: day + 1], settings, store, cycle.init_time + CUTOFF + 2 * HOUR)
@@ -329,8 +332,21 @@ def _start_backfill(cycles: list[Cycle]) -> None:
     )
 
 
-def _await(store: ObjectStore, cycles: list[Cycle], deadline: float, folder: Path) -> None:
+def _await(
+    store: ObjectStore,
+    cycles: list[Cycle],
+    deadline: float,
+    folder: Path,
+    ask: Callable[[], None] | None = None,
+) -> None:
+    """Wait for publication; ``ask`` is called at intervals, as the schedule would."""
+    asked = time.monotonic()
+
     def published() -> bool:
+        nonlocal asked
+        if ask is not None and time.monotonic() - asked > _ASK_AGAIN_SECONDS:
+            ask()
+            asked = time.monotonic()
         return all(store.exists(layout.cycle_manifest(cycle)) for cycle in cycles)
 
     _until(published, deadline, f"{', '.join(map(str, cycles))} published; logs are in {folder}")
@@ -401,6 +417,7 @@ def main() -> None:
     parser.add_argument("--backfill", type=int, default=5)
     parser.add_argument("--database-url")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--limit-minutes", type=float, default=60.0)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="week-", dir=arguments.folder))
     week = simulate(
@@ -408,7 +425,7 @@ def main() -> None:
         days=arguments.days,
         backfill=arguments.backfill,
         database_url=arguments.database_url,
-        limit_seconds=3600,
+        limit_seconds=60 * arguments.limit_minutes,
     )
     print(week)
     problems = week.problems(missing=missing_cycle(arguments.days).identifier)
