@@ -1,4 +1,4 @@
-"""Failures of the machine, whatever library they came through: a full disk, a folder that may not be written."""
+"""Failures of the machine, whatever library they came through: a full disk, a folder not to be written, no time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ _REASONS = {
     errno.EIO: "the disk failed",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_WHOLE_DISK = (*_FULL, errno.EROFS, errno.EIO)
+"""Told even where no file is named; a file that is not permitted helps nobody without its name."""
+
 _IN_WORDS = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 """How libraries that swallow the error number say it (HDF5, SQLite)."""
+
+_SLOW_SERVER = "Timed out while attempting to connect to ephemeral Prefect API server"
 
 
 def machine_fault(error: BaseException) -> str | None:
@@ -24,11 +29,19 @@ def machine_fault(error: BaseException) -> str | None:
     Args:
         error: anything raised; its causes, contexts and group members are looked at too.
     """
-    for each in _behind(error):
-        if isinstance(each, OSError) and each.errno in _REASONS:
+    for each in behind(error):
+        if (
+            isinstance(each, OSError)
+            and each.errno in _REASONS
+            and (each.filename or each.errno in _WHOLE_DISK)
+        ):
             return _line(_REASONS[each.errno], each.filename, full=each.errno in _FULL)
         if any(words in str(each) for words in _IN_WORDS):
             return _line(_REASONS[errno.ENOSPC], None, full=True)
+        if _SLOW_SERVER in str(each):
+            return (
+                "Prefect's temporary server did not start in time: the machine is too busy; try again later"
+            )
     return None
 
 
@@ -38,7 +51,8 @@ def _line(reason: str, place: object, *, full: bool) -> str:
     return f"{where}{reason}{advice}"
 
 
-def _behind(error: BaseException) -> Iterator[BaseException]:
+def behind(error: BaseException) -> Iterator[BaseException]:
+    """An exception with its causes, contexts and group members, nearest first, each once."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
