@@ -298,7 +298,7 @@ def _look_by_schedule(cycle: Cycle, now: datetime) -> None:
     """The deployment that the schedule runs, at a moment of the simulated clock."""
     run = run_deployment(
         "availability/availability",
-        parameters={"models": [cycle.model], "now": now.isoformat(), "look_back": "P10D"},
+        parameters={"models": [cycle.model], "now": now.isoformat(), "look_back": "PT12H"},
         timeout=300,
         poll_interval=1,
         as_subflow=False,
