@@ -29,6 +29,8 @@ _SINGLE = 4
 _GRID_ARRAYS = 2
 _MESH_EDGE_ARRAYS = 2
 """Latent arrays alive at once: what the grid sends and keeps, the multi-mesh's edges before and after a step."""
+_CHANNEL_ARRAYS = 1.75
+"""Copies of GraphCast's channels alive at once, stacked and normalised: between one and two, as the program is cut."""
 _DENOISER_CHANNELS = 3
 """Copies of a denoiser's channels alive at once: conditioning and noisy sample, scaled, and the sampler's stages."""
 _ATTENTION_ARRAYS = 3
@@ -94,7 +96,7 @@ def memory_needed(
             embedded += sizes.points
         held += (embedded + _CHUNK_ARRAYS * _CHUNK) * sizes.latent * _SINGLE
     if isinstance(checkpoint.config, ModelConfig):
-        working = sizes.points * sizes.channels * _SINGLE
+        working = int(_CHANNEL_ARRAYS * sizes.points * sizes.channels * _SINGLE)
         working += _MESH_EDGE_ARRAYS * sizes.mesh_edges * sizes.latent * working_item
     else:
         working = _DENOISER_CHANNELS * sizes.points * sizes.channels * _SINGLE

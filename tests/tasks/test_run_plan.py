@@ -12,6 +12,7 @@ import pytest
 from infra.devices import Machine
 from infra.errors import DoesNotFitError
 from infra.settings import ModelSettings, RunSettings, Settings, StoreSettings
+from model.forecaster import NetworkForecaster
 from model.grid import Grid
 from tasks import run_plan
 from tasks.run_plan import load_fitting_models, plan_run, stored_bytes, this_machine
@@ -143,3 +144,60 @@ def test_this_machine_is_described(settings: Settings) -> None:
     assert machine.device_bytes is None
     assert machine.host_bytes > 0
     assert machine.store_bytes is not None
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Settings:
+    """A small published file and its statistics, one member a program."""
+    root = Path(__file__).resolve().parents[1] / "data" / "parity" / "graphcast_small_f32"
+    model = ModelSettings(
+        checkpoint=str(root / "params.npz"),
+        statistics=str(root),
+        trained_on="era5",
+        source="none",
+        steps=4,
+        precision="float32",
+    )
+    return Settings(
+        store=StoreSettings(root=str(tmp_path / "store")),
+        run=RunSettings(cache=str(tmp_path / "cache")),
+        models={"graphcast": model},
+    )
+
+
+def test_the_compiled_program_decides_and_is_remembered(
+    demo: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [loaded] = load_fitting_models("graphcast", demo)
+    assert isinstance(loaded, NetworkForecaster)
+    exact = sum(loaded.compiled_memory().values())
+    monkeypatch.setattr(run_plan, "load_models", lambda *_, **__: pytest.fail("loaded to be compiled"))
+    plan = plan_run("graphcast", demo)
+    assert (plan.compiled, plan.device_bytes) == (True, exact)
+    estimate = plan_run("graphcast", demo, machine=plan.machine)
+    assert not estimate.compiled
+    assert estimate.device_bytes == pytest.approx(exact, rel=0.25)
+
+    def machine(_: object, device_bytes: int) -> Machine:
+        return small(
+            platform=plan.machine.platform, device_kind=plan.machine.device_kind, device_bytes=device_bytes
+        )
+
+    monkeypatch.setattr(run_plan, "this_machine", lambda store: machine(store, exact))
+    plan_run("graphcast", demo).require_fit()
+    monkeypatch.setattr(run_plan, "this_machine", lambda store: machine(store, exact - 1))
+    with pytest.raises(DoesNotFitError, match="needs about"):
+        load_fitting_models("graphcast", demo)
+
+
+def test_a_program_that_turns_out_too_large_is_refused_before_it_runs(
+    demo: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate = plan_run("graphcast", demo, machine=LARGE).device_bytes
+    here = this_machine(demo.store.open())
+    device = small(platform=here.platform, device_kind=here.device_kind, device_bytes=2 * estimate)
+    monkeypatch.setattr(run_plan, "this_machine", lambda store: device)
+    monkeypatch.setattr(run_plan, "load_models", lambda *_, **__: [object()])
+    monkeypatch.setattr(run_plan, "compiled_memory", lambda *_: 2 * estimate + 1)
+    with pytest.raises(DoesNotFitError, match="needs about"):
+        load_fitting_models("graphcast", demo)
