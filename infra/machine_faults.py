@@ -1,4 +1,4 @@
-"""Failures of the machine, whatever library they came through: a full disk, a folder not to be written, no time."""
+"""Failures of the machine, whatever library they came through: a full disk, a folder not to be written."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ _WHOLE_DISK = (*_FULL, errno.EROFS, errno.EIO)
 
 _IN_WORDS = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 """How libraries that swallow the error number say it (HDF5, SQLite)."""
-
-_SLOW_SERVER = "Timed out while attempting to connect to ephemeral Prefect API server"
 
 
 def machine_fault(error: BaseException) -> str | None:
