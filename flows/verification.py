@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefect import flow
 from rich.console import Console
 from rich.table import Table
 
-from infra.cycle_status import published_cycles
+from infra import layout
+from infra.cycle_status import published_cycles, readable_manifest
 from infra.errors import FoldcastError, MissingDataError, StoreError
 from infra.events import raise_event_once
 from infra.object_store import ObjectStore
 from infra.publication import Manifest
-from infra.settings import load_settings
+from infra.settings import Settings, load_settings
 from model.cycle import Cycle, parse_init_time
-from tasks.report import publish_skill_table, report_skill, skill_table, unusual_scores
-from tasks.verification import Verification, load_statistics, skill_rows, verify_cycle
+from tasks.report import (
+    publish_pictures,
+    publish_skill_table,
+    report_skill,
+    skill_table,
+    unusual_scores,
+)
+from tasks.station_verification import verify_cycle_at_stations
+from tasks.verification import FIELDS, STATIONS, Verification, load_statistics, skill_rows, verify_cycle
 
 
 @flow(name="verification")
 def verification(models: list[str] | None = None, again: bool = False) -> list[str]:
-    """Score all published cycles that are not scored at every lead time yet.
+    """Score all published cycles that are not scored at every lead time yet, against analyses and stations.
 
     Args:
         models: names of configured models; default: all.
         again: also score those that are scored completely.
 
     Returns:
-        What was scored, as ``model/init_time``.
+        What was scored against analyses, as ``model/init_time``.
 
     Raises:
         FoldcastError: some cycle could not be scored; the others were.
@@ -36,44 +46,90 @@ def verification(models: list[str] | None = None, again: bool = False) -> list[s
     scored: list[str] = []
     failures: list[str] = []
     for model in models or list(settings.models):
-        for manifest in published_cycles(store, model):
-            if not again and _is_complete(store, manifest):
-                continue
-            try:
-                result = verify_cycle(manifest.cycle, settings)
-            except (MissingDataError, StoreError):
-                continue  # its truth has not arrived, or its members were removed
-            except FoldcastError as error:
-                failures.append(f"{manifest.cycle}: {error}")
-                continue
-            scored.append(str(result.cycle))
-            _alert(store, result)
-        if any(name.startswith(f"{model}/") for name in scored):
-            report_skill(store, model)
-            publish_skill_table(store, model)
+        ways = {FIELDS: verify_cycle}
+        if settings.configured_model(model).stations is not None:
+            ways[STATIONS] = verify_cycle_at_stations
+        for name, score in ways.items():
+            done, failed = _score(store, settings, model, name, score, again=again)
+            failures += failed
+            if name == FIELDS:
+                scored += map(str, done)
+            if done:
+                failures += _report(store, settings, model, name)
     if failures:
         raise FoldcastError(f"{len(failures)} cycles could not be scored, first {failures[0]}")
     return scored
 
 
-def verify(*, model: str, init_times: list[str] | None = None, region: str = "global") -> None:
+def _score(
+    store: ObjectStore,
+    settings: Settings,
+    model: str,
+    name: str,
+    score: Callable[[Cycle, Settings], Verification],
+    *,
+    again: bool,
+) -> tuple[list[Cycle], list[str]]:
+    """Score a model's cycles in one way; returns which were, and what failed."""
+    done, failures = [], []
+    for manifest in published_cycles(store, model):
+        cycle = manifest.cycle
+        if not again and _is_complete(store, manifest, name):
+            continue
+        if not store.exists(f"{layout.forecast_store(cycle, manifest.run)}/zarr.json"):
+            continue  # its members were removed
+        try:
+            result = score(cycle, settings)
+        except MissingDataError:
+            continue  # no truth has arrived
+        except FoldcastError as error:
+            failures.append(f"{cycle}: {error}")
+            continue
+        done.append(cycle)
+        if name == FIELDS:
+            _alert(store, result)
+    return done, failures
+
+
+def _report(store: ObjectStore, settings: Settings, model: str, name: str) -> list[str]:
+    """Show a model's skill; what cannot be shown keeps no other model from being scored."""
+    try:
+        if name == FIELDS:
+            publish_pictures(settings, model, report_skill(store, model))
+        publish_skill_table(store, model, name)
+    except FoldcastError as error:
+        return [f"{model}: {error}"]
+    return []
+
+
+def verify(
+    *, model: str, init_times: list[str] | None = None, region: str = "global", stations: bool = False
+) -> None:
     """Score cycles of a model here and print the skill table over all that are scored.
 
     Args:
         model: name of a configured model.
         init_times: cycles to score, e.g. ``20260101T00Z``; default: those not scored completely.
         region: region of the table.
+        stations: show, and for named cycles make, the scores against station reports.
+
+    Raises:
+        MissingDataError: a cycle is not published, or there is no score to show.
     """
     settings = load_settings()
     store = settings.store.open()
     settings.configured_model(model)
     if init_times:
+        score = verify_cycle_at_stations if stations else verify_cycle
         for text in init_times:
-            verify_cycle(Cycle(model=model, init_time=parse_init_time(text)), settings)
+            score(_published(store, model, text), settings)
     else:
         verification.fn(models=[model])
-    rows = skill_table(skill_rows(store, model, region=region))
-    table = Table(title=f"Skill of {model}, {region}")
+    name = STATIONS if stations else FIELDS
+    if not any(_is_scored(store, manifest, name) for manifest in published_cycles(store, model)):
+        raise MissingDataError(f"{model}: expected a published cycle whose truth has arrived, found none")
+    rows = skill_table(skill_rows(store, model, region=region, name=name))
+    table = Table(title=f"Skill of {model}{' at stations' if stations else ''}, {region}")
     for column in rows[0]:
         table.add_column(column, justify="left" if column in ("field", "units") else "right")
     for row in rows:
@@ -81,9 +137,28 @@ def verify(*, model: str, init_times: list[str] | None = None, region: str = "gl
     Console().print(table)
 
 
-def _is_complete(store: ObjectStore, manifest: Manifest) -> bool:
+def _published(store: ObjectStore, model: str, text: str) -> Cycle:
     try:
-        statistics = load_statistics(store, manifest.cycle)
+        cycle = Cycle(model=model, init_time=parse_init_time(text))
+    except ValueError as error:
+        raise FoldcastError(str(error)) from None
+    if readable_manifest(store, cycle) is None:
+        newest = max((m.cycle.identifier for m in published_cycles(store, model)), default="none")
+        raise MissingDataError(f"{cycle}: expected a published cycle; the newest of {store.root} is {newest}")
+    return cycle
+
+
+def _is_scored(store: ObjectStore, manifest: Manifest, name: str) -> bool:
+    try:
+        load_statistics(store, manifest.cycle, name)
+    except StoreError:
+        return False
+    return True
+
+
+def _is_complete(store: ObjectStore, manifest: Manifest, name: str) -> bool:
+    try:
+        statistics = load_statistics(store, manifest.cycle, name)
     except StoreError:
         return False
     return statistics.sizes["lead_time"] >= manifest.steps

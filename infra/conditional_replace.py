@@ -5,20 +5,29 @@ This is what keeps a pointer such as ``latest.json`` from going backwards when t
 * S3 and compatible: ``If-Match`` with the ETag that was read, ``If-None-Match: *`` for an absent object.
 * Google Cloud Storage: ``ifGenerationMatch`` with the generation that was read.
 * Local folders: an advisory lock on a file beside it, held from the comparison to the atomic rename.
+* fsspec's memory store, which lives in one process: that process's lock.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from infra.errors import StoreError, TransientSourceError
-from infra.object_store import LOCK_PREFIX, ObjectStore, precondition_failed, translated
+from infra.store_errors import translated
 
+if TYPE_CHECKING:
+    from infra.object_store import ObjectStore
+
+LOCK_PREFIX = ".lock-"
+_MEMORY = threading.Lock()
 _READS = 5
 _UPDATES = 50
 
@@ -72,18 +81,32 @@ def replace(store: ObjectStore, key: str, data: bytes, *, expected: Versioned) -
         return _replace_local(store, key, data, expected)
     if not expected.version:
         return store.create(key, data)
-    protocol = store.filesystem.protocol
-    names = {protocol} if isinstance(protocol, str) else set(protocol)
     with translated(f"replace {store.url(key)}"):
         try:
-            if "s3" in names:
+            if "s3" in store.protocols:
                 store.filesystem.pipe_file(store.path(key), data, IfMatch=expected.version)
-            elif "gs" in names:
+            elif "gs" in store.protocols:
                 _replace_on_google(store, key, data, expected.version)
+            elif "memory" in store.protocols:
+                return _replace_in_memory(store, key, data, expected)
             else:
-                raise StoreError(f"{store.root}: expected a local folder, S3 or GCS, got {sorted(names)}")
+                raise StoreError(
+                    f"{store.root}: expected a local folder, S3 or GCS, got {sorted(store.protocols)}"
+                )
         except FileNotFoundError:
             return False
+        except OSError as error:
+            if precondition_failed(error):
+                return False
+            raise
+    return True
+
+
+def create_remote(store: ObjectStore, key: str, data: bytes) -> bool:
+    """Put an object only if none is there, by the server's own condition; False if there is one."""
+    with _MEMORY if "memory" in store.protocols else nullcontext():
+        try:
+            store.filesystem.pipe_file(store.path(key), data, mode="create")
         except OSError as error:
             if precondition_failed(error):
                 return False
@@ -116,6 +139,15 @@ def update(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes 
     raise TransientSourceError(f"replace {store.url(key)}: another writer came first {_UPDATES} times")
 
 
+def precondition_failed(error: BaseException) -> bool:
+    """Whether a conditional put was refused because its condition did not hold."""
+    if isinstance(error, FileExistsError):
+        return True
+    response = getattr(error.__cause__, "response", None)
+    code = str(response.get("Error", {}).get("Code")) if isinstance(response, Mapping) else ""
+    return code in {"PreconditionFailed", "412"} or getattr(error, "code", None) in {412, "412"}
+
+
 def _version(store: ObjectStore, key: str) -> str:
     """The current version without any cache; empty if there is no object."""
     with translated(f"look up {store.url(key)}"):
@@ -124,7 +156,11 @@ def _version(store: ObjectStore, key: str) -> str:
             info = store.filesystem.info(store.path(key))
         except FileNotFoundError:
             return ""
-    return str(info.get("generation") or info.get("ETag") or "") if info.get("type") == "file" else ""
+        if info.get("type") != "file":
+            return ""
+        if "memory" in store.protocols:
+            return hashlib.sha256(store.filesystem.cat_file(store.path(key))).hexdigest()
+    return str(info.get("generation") or info.get("ETag") or "")
 
 
 def _replace_local(store: ObjectStore, key: str, data: bytes, expected: Versioned) -> bool:
@@ -135,6 +171,14 @@ def _replace_local(store: ObjectStore, key: str, data: bytes, expected: Versione
         if read_versioned(store, key).version != expected.version:
             return False
         store.write(key, data)
+    return True
+
+
+def _replace_in_memory(store: ObjectStore, key: str, data: bytes, expected: Versioned) -> bool:
+    with _MEMORY:
+        if _version(store, key) != expected.version:
+            return False
+        store.filesystem.pipe_file(store.path(key), data)
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -14,6 +14,7 @@ from infra.object_store import ObjectStore
 from infra.publication import Manifest
 from model.cycle import Cycle, parse_init_time
 
+_LOOKS = 2
 State = Literal["published", "quarantined", "unfinished"]
 
 
@@ -46,28 +47,57 @@ class CycleStatus:
         return None if self.published_at is None else self.published_at - self.cycle.init_time
 
 
-def published_cycles(store: ObjectStore, model: str | None = None) -> Iterator[Manifest]:
-    """Manifests of all published cycles, by model and ascending init_time."""
+def stored_cycles(store: ObjectStore, model: str | None = None) -> Iterator[Cycle]:
+    """All cycles of which there are products, published or not, by model and ascending init_time."""
     for name in [model] if model else store.folders(layout.cycles_prefix()):
-        for cycle in _cycles(store, layout.cycles_prefix(name), name):
-            try:
-                yield Manifest.from_json(store.read(layout.cycle_manifest(cycle)))
-            except StoreError:
-                continue  # products without a manifest: not published
-            except PublicationError as error:
-                raise StoreError(f"{store.url(layout.cycle_manifest(cycle))}: {error}") from error
+        yield from _cycles(store, layout.cycles_prefix(name), name)
 
 
-def list_cycles(store: ObjectStore, model: str | None = None) -> list[CycleStatus]:
-    """All cycles that were ever begun and not yet removed, by model, newest first."""
-    found: dict[Cycle, CycleStatus] = {}
-    for manifest in published_cycles(store, model):
-        found[manifest.cycle] = CycleStatus(
-            cycle=manifest.cycle,
-            state="published",
-            members=len(manifest.members),
-            published_at=manifest.published_at,
+def published_cycles(store: ObjectStore, model: str | None = None) -> Iterator[Manifest]:
+    """Manifests of all published cycles, by model and ascending init_time; what cannot be read is left out."""
+    for cycle in stored_cycles(store, model):
+        manifest = readable_manifest(store, cycle)
+        if manifest is not None:
+            yield manifest
+
+
+def readable_manifest(store: ObjectStore, cycle: Cycle) -> Manifest | None:
+    """A cycle's manifest; None if it is not published, or its manifest is damaged or of another format.
+
+    Raises:
+        TransientSourceError: the store failed in a way that may pass.
+    """
+    for _ in range(_LOOKS):  # what came damaged over the network is whole the next time
+        try:
+            return Manifest.from_json(store.read(layout.cycle_manifest(cycle)))
+        except StoreError:
+            return None
+        except PublicationError:
+            continue
+    return None
+
+
+def list_cycles(
+    store: ObjectStore, model: str | None = None, *, published: Iterable[CycleStatus] | None = None
+) -> list[CycleStatus]:
+    """All cycles that were ever begun and not yet removed, by model, newest first.
+
+    Args:
+        store: where.
+        model: only this model's; None: all.
+        published: what is known to be published; None reads all manifests.
+    """
+    if published is None:
+        published = (
+            CycleStatus(
+                cycle=manifest.cycle,
+                state="published",
+                members=len(manifest.members),
+                published_at=manifest.published_at,
+            )
+            for manifest in published_cycles(store, model)
         )
+    found = {status.cycle: status for status in published}
     for name in [model] if model else store.folders("quarantine/"):
         for cycle in _cycles(store, f"quarantine/{name}/", name):
             if cycle not in found:

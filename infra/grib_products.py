@@ -258,6 +258,10 @@ def compare(message: bytes, field: GribField, values: np.ndarray, grid: Grid) ->
             got = eccodes.codes_get(handle, key, type(value))
             if got != value:
                 raise PublicationError(f"GRIB2 {field}: {key}: expected {value!r}, read back {got!r}")
+        for key, wanted in (("distinctLatitudes", grid.latitude), ("distinctLongitudes", grid.longitude)):
+            places = np.sort(eccodes.codes_get_array(handle, key))  # GRIB holds micro-degrees
+            if places.shape != wanted.shape or np.abs(places - wanted).max() > 2e-5:
+                raise PublicationError(f"GRIB2 {field}: {key}: expected those of the product's grid")
         eccodes.codes_set(handle, "missingValue", _MISSING)
         packing_error = eccodes.codes_get_double(handle, "packingError")
         decoded = eccodes.codes_get_values(handle).reshape(grid.shape)[::-1]

@@ -9,12 +9,13 @@ and use ``If-None-Match: *`` for ``create``.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,22 +26,13 @@ import zarr.storage
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 
-from infra.errors import StoreError, TransientSourceError
+from infra.conditional_replace import LOCK_PREFIX, create_remote
+from infra.store_errors import translated
 
-_TEMPORARY_PREFIX = ".writing-"
-LOCK_PREFIX = ".lock-"
+TEMPORARY_PREFIX = ".writing-"
+"""Names of what is being written begin so; no listing shows them."""
+
 _PIECE = 8 << 20
-_PERMANENT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
-_CONNECTION_ERRORS = frozenset(
-    {
-        "botocore.FlexibleChecksumError",
-        "botocore.HTTPClientError",
-        "botocore.IncompleteReadError",
-        "botocore.ResponseParserError",  # an answer that was cut
-        "aiohttp.ClientError",
-        "gcsfs.HttpError",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +42,12 @@ class ObjectStore:
     Args:
         root: local path or fsspec URL (``s3://bucket/prefix``, ``gs://…``).
         options: fsspec storage options, e.g. ``{"endpoint_url": …}``; may hold secrets, so it is not shown.
+        findings: what was found out about the server behind, so that it is found out once.
     """
 
     root: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    findings: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -69,6 +63,25 @@ class ObjectStore:
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine."""
         return isinstance(self.filesystem, LocalFileSystem)
+
+    @property
+    def protocols(self) -> frozenset[str]:
+        """Names of the file system's protocol, e.g. ``s3``."""
+        named = self.filesystem.protocol
+        return frozenset({named} if isinstance(named, str) else named)
+
+    @contextmanager
+    def scratch(self, purpose: str) -> Iterator[Path]:
+        """An empty folder of this machine, removed afterwards; beside the objects if they lie in a folder.
+
+        Files made there can become objects without being copied. No listing shows them.
+        """
+        beside = None
+        if self.is_local:
+            beside = Path(self._resolved[1])
+            beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-", dir=beside) as folder:
+            yield Path(folder)
 
     def path(self, key: str) -> str:
         """The file system's own path of a key."""
@@ -117,13 +130,7 @@ class ObjectStore:
         """
         with translated(f"create {self.url(key)}"):
             if not self.is_local:
-                try:
-                    self.filesystem.pipe_file(self.path(key), data, mode="create")
-                except OSError as error:
-                    if precondition_failed(error):
-                        return False
-                    raise
-                return True
+                return create_remote(self, key, data)
             temporary = self._write_temporary(key, data)
             try:
                 os.link(temporary, self.path(key))
@@ -141,7 +148,7 @@ class ObjectStore:
                 return
             target = Path(self.path(key))
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+            temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
             try:
                 shutil.copyfile(path, temporary)
                 os.replace(temporary, target)
@@ -181,8 +188,9 @@ class ObjectStore:
             base = len(self._resolved[1]) + 1
             found = self.filesystem.find(self.path(prefix))
         for path in sorted(found):
-            if not Path(path).name.startswith((_TEMPORARY_PREFIX, LOCK_PREFIX)):
-                yield path[base:]
+            key = path[base:]
+            if not any(part.startswith((TEMPORARY_PREFIX, LOCK_PREFIX)) for part in key.split("/")):
+                yield key
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Size in bytes of all objects below a prefix (which ends with ``/``), by key."""
@@ -200,7 +208,8 @@ class ObjectStore:
                 found = self.filesystem.ls(self.path(prefix).rstrip("/"), detail=True)
             except FileNotFoundError:
                 return []
-        return sorted(Path(entry["name"]).name for entry in found if entry["type"] == "directory")
+        names = (Path(entry["name"]).name for entry in found if entry["type"] == "directory")
+        return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
 
     def delete(self, prefix: str) -> None:
         """Remove an object, or everything below a prefix ending with ``/``; nothing there is no error."""
@@ -221,7 +230,7 @@ class ObjectStore:
     def _write_temporary(self, key: str, data: bytes) -> Path:
         target = Path(self.path(key))
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+        temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
             with open(temporary, "xb") as file:
                 file.write(data)
@@ -231,38 +240,3 @@ class ObjectStore:
             temporary.unlink(missing_ok=True)
             raise
         return temporary
-
-
-class translated:
-    """Turns a file system's exceptions into Foldcast's: may it pass on its own, or not?"""
-
-    def __init__(self, action: str) -> None:
-        self._action = action
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise StoreError(f"could not {self._action}: no such object") from error
-        if isinstance(error, PermissionError):
-            raise StoreError(f"could not {self._action}: permission denied") from error
-        if isinstance(error, OSError) and error.errno in _PERMANENT_ERRNOS:
-            raise StoreError(f"could not {self._action}: {error}") from error
-        if isinstance(error, (OSError, TimeoutError)) or (error is not None and _may_pass(error)):
-            raise TransientSourceError(f"could not {self._action}: {error}") from error
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether a client library's own exception is about the connection (they are not all OSErrors)."""
-    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
-    return not kinds.isdisjoint(_CONNECTION_ERRORS)
-
-
-def precondition_failed(error: BaseException) -> bool:
-    """Whether a conditional put was refused because its condition did not hold."""
-    if isinstance(error, FileExistsError):
-        return True
-    response = getattr(error.__cause__, "response", None)
-    code = str(response.get("Error", {}).get("Code")) if isinstance(response, Mapping) else ""
-    return code in {"PreconditionFailed", "412"} or getattr(error, "code", None) in {412, "412"}

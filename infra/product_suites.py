@@ -18,6 +18,12 @@ _RANGES = {
     "mean_sea_level_pressure": (85000.0, 111000.0),
     "geopotential": (-12000.0, 260000.0),
     "10m_wind_speed": (0.0, 100.0),
+    "10m_wind_direction": (0.0, 360.0),
+    "10m_u_component_of_wind": (-100.0, 100.0),
+    "10m_v_component_of_wind": (-100.0, 100.0),
+    "u_component_of_wind": (-200.0, 220.0),
+    "v_component_of_wind": (-200.0, 200.0),
+    "vertical_velocity": (-80.0, 80.0),
     "wind_speed": (0.0, 200.0),
     "specific_humidity": (-0.01, 0.05),
     "total_precipitation": (0.0, 5.0),
@@ -178,7 +184,8 @@ def product_table(statistics: pd.DataFrame) -> pd.DataFrame:
     table["lowest_probability"] = table["minimum"].where(is_probability)
     table["highest_probability"] = table["maximum"].where(is_probability)
     least = table.groupby(["variable", "level"])["missing"].transform("min")
-    table["missing_beyond_mask"] = table["missing"] - least.where(name.str.startswith("sea_surface"), 0)
+    mask = least.where(name.str.startswith("sea_surface") & table["mean"].notna(), 0)  # never the whole globe
+    table["missing_beyond_mask"] = table["missing"] - mask
     return table
 
 

@@ -7,17 +7,18 @@
 4. ``latest.json`` moves to the cycle by compare and swap, unless it points to a later one already.
 
 A reader who starts from either document therefore sees a whole, verified cycle. An attempt that dies between
-3 and 4 leaves a published cycle that is not the latest yet; the next attempt at any cycle makes that good.
+3 and 4 leaves a published cycle that is not the latest yet; publishing it again, or a later one, makes that good.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from infra.conditional_replace import update
 from infra.errors import PublicationError, StoreError, TransientSourceError
 from infra.object_store import ObjectStore
 from infra.retry import RetryPolicy
+from infra.verified_upload import upload_verified
 from model.cycle import Cycle, parse_init_time
 
 FORMAT = 1
@@ -124,34 +126,33 @@ class Manifest:
 
 
 def upload_folder(
-    store: ObjectStore, folder: Path, prefix: str, *, retry: RetryPolicy = RETRY
+    store: ObjectStore, folder: Path, prefix: str, *, adopt: bool = False, retry: RetryPolicy = RETRY
 ) -> dict[str, FileRecord]:
-    """Put all files of a folder below a prefix, several at once, and read every one back.
+    """Put all files of a folder below a prefix, several at once, and check every one in the store.
 
-    An object that comes back different is put again.
+    An object that is not what was sent is put again.
+
+    Args:
+        store: where to.
+        folder: the files.
+        prefix: of their keys, ending with ``/``.
+        adopt: the folder is the caller's alone and its files will not be written again (``store.scratch``), so
+            a local store may keep the files themselves.
+        retry: of each file.
 
     Returns:
         What was put, by path relative to the folder.
 
     Raises:
-        PublicationError: an object still comes back different after all attempts.
-        TransientSourceError: the store kept failing.
+        TransientSourceError: the store kept failing, or an object is not what was sent after all attempts.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
     def put(name: str) -> FileRecord:
-        with open(folder / name, "rb") as file:
-            record = FileRecord(
-                sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=(folder / name).stat().st_size
-            )
-
-        def once() -> None:
-            store.upload(folder / name, f"{prefix}{name}")
-            if not store.holds(f"{prefix}{name}", folder / name):
-                raise TransientSourceError(f"{store.url(prefix + name)}: read back other bytes than written")
-
-        retry.run(once)
-        return record
+        sha256, size = retry.run(
+            lambda: upload_verified(store, folder / name, f"{prefix}{name}", adopt=adopt)
+        )
+        return FileRecord(sha256=sha256, size=size)
 
     with ThreadPoolExecutor(PARALLEL, "upload") as pool:
         return dict(zip(names, pool.map(put, names), strict=True))
@@ -218,18 +219,24 @@ def make_visible(
             it is visible whole or not at all.
     """
     key = layout.cycle_manifest(manifest.cycle)
+    seen_to_lose = False
 
-    def settle() -> Manifest:
+    def settle(attempts: Iterator[int]) -> Manifest:
+        nonlocal seen_to_lose
+        first = next(attempts) == 0
         if replace:
             update(store, key, lambda _: manifest.to_json())
         else:
-            store.create(key, manifest.to_json())  # its answer may be lost, so what lies there decides
+            created = store.create(
+                key, manifest.to_json()
+            )  # its answer may be lost, so what lies there decides
+            seen_to_lose = first and not created
         return read_manifest(store, manifest.cycle)
 
-    published = retry.run(settle)
-    if (published.run, published.attempt) != (manifest.run, manifest.attempt):
+    published = retry.run(partial(settle, count()))
+    if seen_to_lose and published.attempt != manifest.attempt:  # so no reader was ever led to these products
         retry.run(lambda: store.delete(manifest.prefix))
-    retry.run(lambda: advance_latest(store, published))
+    retry.run(lambda: advance_latest(store, manifest.cycle))
     return published
 
 
@@ -247,23 +254,24 @@ def read_manifest(store: ObjectStore, cycle: Cycle) -> Manifest:
         raise TransientSourceError(f"{store.url(layout.cycle_manifest(cycle))}: {error}") from error
 
 
-def advance_latest(store: ObjectStore, manifest: Manifest) -> None:
-    """Let ``latest.json`` point to this manifest's products, unless it points to a later cycle."""
-    pointer = {
-        "format": FORMAT,
-        "model": manifest.cycle.model,
-        "init_time": manifest.cycle.identifier,
-        "manifest": layout.cycle_manifest(manifest.cycle),
-        "products": manifest.prefix,
-        "page": f"{manifest.prefix}index.html",
-    }
+def advance_latest(store: ObjectStore, cycle: Cycle) -> None:
+    """Let ``latest.json`` point to a published cycle's products, unless it points to a later cycle."""
 
     def change(current: bytes | None) -> bytes | None:
-        if current is not None and _pointed_at(current) > manifest.cycle.init_time:
+        if current is not None and _pointed_at(current) > cycle.init_time:
             return None
+        manifest = read_manifest(store, cycle)  # anew: it may have been replaced meanwhile
+        pointer = {
+            "format": FORMAT,
+            "model": cycle.model,
+            "init_time": cycle.identifier,
+            "manifest": layout.cycle_manifest(cycle),
+            "products": manifest.prefix,
+            "page": f"{manifest.prefix}index.html",
+        }
         return json.dumps(pointer, indent=1).encode()
 
-    update(store, layout.latest(manifest.cycle.model), change)
+    update(store, layout.latest(cycle.model), change)
 
 
 def read_latest(store: ObjectStore, model: str) -> Manifest:

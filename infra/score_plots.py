@@ -1,4 +1,4 @@
-"""Score curves and score cards as PNG."""
+"""Score curves, reliability diagrams, rank histograms and score cards as PNG."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def draw_curves(scores: xr.Dataset, *, fields: Sequence[str], region: str, title
 
 def draw_rank_histograms(scores: xr.Dataset, *, fields: Sequence[str], region: str, title: str) -> bytes:
     """Rank histograms at the first, middle and last lead time, a row per field, as PNG; flat is reliable."""
-    leads = sorted({0, scores.sizes["lead_time"] // 2, scores.sizes["lead_time"] - 1})
+    leads = _shown_leads(scores)
     figure, panels = _figure(len(leads), len(fields), title)
     flat = 1 / scores.sizes["rank"]
     for row, field in zip(panels, fields):
@@ -56,9 +56,81 @@ def draw_rank_histograms(scores: xr.Dataset, *, fields: Sequence[str], region: s
             at = scores["rank_histogram"].sel(field=field, region=region).isel(lead_time=lead)
             panel.bar(np.arange(at.size), at.values, color=_FORECAST, width=0.9)
             panel.axhline(flat, color=INK, linewidth=1)
-            hours = int(scores["lead_time"].values[lead] / np.timedelta64(1, "h"))
-            panel.set_title(f"{field.replace('_', ' ')}, +{hours} h", loc="left", fontsize=9, color=INK)
+            panel.set_title(
+                f"{field.replace('_', ' ')}, {_hours(scores, lead)}", loc="left", fontsize=9, color=INK
+            )
             panel.set_ylim(0, max(2.5 * flat, float(at.max()) * 1.1))
+    for panel in panels[-1]:
+        panel.set_xlabel("rank of the truth among the members", fontsize=8, color=MUTED)
+    return _png(figure)
+
+
+def draw_reliability(scores: xr.Dataset, *, events: Sequence[str], region: str, title: str) -> bytes:
+    """Reliability diagrams at the first, middle and last lead time, a row per event, as PNG.
+
+    Observed frequency against forecast probability, on the diagonal where reliable; bars are the share of
+    forecasts of each probability, the dotted line is the event's own frequency.
+
+    Args:
+        scores: as ``model.diagnostics.event_scores.event_scores`` gives them.
+        events: names of the rows.
+        region: name of the region.
+        title: above all panels.
+    """
+    leads = _shown_leads(scores)
+    figure, panels = _figure(len(leads), len(events), title)
+    width = 0.8 * float(np.diff(scores["probability"].values).min(initial=1.0))
+    for row, event in zip(panels, events):
+        for panel, lead in zip(row, leads):
+            at = scores.sel(event=event, region=region).isel(lead_time=lead)
+            share, frequency = at["forecast_share"].values, at["observed_frequency"].values
+            base = float(np.nansum(share * frequency))
+            panel.bar(at["probability"], share, width=width, color="#d7e3f0", label="share of forecasts")
+            panel.plot([0, 1], [0, 1], color=INK, linewidth=1)
+            panel.axhline(base, color=MUTED, linewidth=1, linestyle=":", label="event's frequency")
+            known = share > 0
+            panel.plot(
+                at["probability"][known], frequency[known], "o-", color=_FORECAST, linewidth=2, markersize=4,
+                label="observed",
+            )  # fmt: skip
+            panel.set(xlim=(-0.05, 1.05), ylim=(0, 1.02), aspect="equal")
+            panel.set_title(
+                f"{_event_title(event)}, {_hours(scores, lead)}\nBrier {float(at['brier']):.3g}, "
+                f"skill {float(at['brier_skill']):.2f}",
+                loc="left", fontsize=8, color=INK,
+            )  # fmt: skip
+    for panel in panels[-1]:
+        panel.set_xlabel("forecast probability", fontsize=8, color=MUTED)
+    panels[0, 0].legend(fontsize=7, framealpha=0.8, edgecolor="none", loc="upper left")
+    return _png(figure)
+
+
+def draw_brier(scores: xr.Dataset, *, events: Sequence[str], region: str, title: str) -> bytes:
+    """Brier score and its parts against lead time, a panel per event, as PNG.
+
+    Brier score = reliability − resolution + uncertainty: the uncertainty is what always forecasting the event's
+    frequency would score.
+    """
+    columns = min(3, len(events))
+    figure, panels = _figure(columns, -(-len(events) // columns), title)
+    days = scores["lead_time"].values / np.timedelta64(1, "D")
+    styles = {
+        "brier": (_FORECAST, 2.2, "-"),
+        "uncertainty": (_REFERENCE[0], 1.4, "-"),
+        "resolution": (_REFERENCE[1], 1.4, "-"),
+        "reliability": (_FORECAST, 1.4, (0, (4, 2))),
+    }
+    for panel, event in zip(panels.ravel(), events):
+        at = scores.sel(event=event, region=region)
+        for name, (colour, width, line) in styles.items():
+            label = "Brier score" if name == "brier" else name
+            panel.plot(days, at[name], color=colour, linewidth=width, linestyle=line, marker=".", label=label)
+        panel.set_title(_event_title(event), loc="left", fontsize=9, color=INK)
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel("lead time, days", fontsize=8, color=MUTED)
+    panels.ravel()[0].legend(fontsize=8, frameon=False)
+    for panel in panels.ravel()[len(events) :]:
+        panel.axis("off")
     return _png(figure)
 
 
@@ -100,6 +172,18 @@ def draw_score_card(
     bar.ax.tick_params(labelsize=7, length=0)
     bar.set_label(f"RMSE of {first} against {second}, %", fontsize=8, color=MUTED)
     return _png(figure)
+
+
+def _shown_leads(scores: xr.Dataset) -> list[int]:
+    return sorted({0, scores.sizes["lead_time"] // 2, scores.sizes["lead_time"] - 1})
+
+
+def _hours(scores: xr.Dataset, lead: int) -> str:
+    return f"+{int(scores['lead_time'].values[lead] / np.timedelta64(1, 'h'))} h"
+
+
+def _event_title(event: str) -> str:
+    return event.removeprefix("probability_").replace("_", " ")
 
 
 def _figure(columns: int, rows: int, title: str) -> tuple[Any, np.ndarray]:

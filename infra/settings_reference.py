@@ -21,6 +21,7 @@ from infra.settings import (
     RunSettings,
     Settings,
     SourceSettings,
+    StationSettings,
     StoreSettings,
 )
 
@@ -30,6 +31,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("[run]", RunSettings, "How work is handed out."),
     ("[sources.NAME]", SourceSettings, "One table for each provider of analyses."),
     ("[models.NAME]", ModelSettings, "One table for each model; NAME is lower-case letters, digits, dashes."),
+    ("[models.NAME.stations]", StationSettings, "Station observations its forecasts are scored against."),
     ("[models.NAME.products]", ProductSettings, "What is made from the members."),
     ("[[models.NAME.products.events]]", EventSettings, "An event whose probability is published."),
     ("[[models.NAME.products.points]]", PointSettings, "A point with a meteogram."),

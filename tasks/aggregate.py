@@ -22,6 +22,7 @@ from infra.errors import IncompleteCycleError
 from infra.member_stack import MemberStack
 from infra.product_files import DEFAULT_KEPT_BITS, KEPT_BITS, ProductField, ProductStore, describe
 from model.diagnostics.ensemble_products import (
+    as_published,
     mean_and_standard_deviation,
     most_representative_member,
     probability,
@@ -35,6 +36,7 @@ from model.grid import Grid
 from tasks.climatology import ClimatologyAt
 from tasks.product_plan import ProductPlan, ProductUnit, product_fields
 
+_DIRECTION = "10m_wind_direction_mean"
 DEFAULT_BUDGET = 1 << 30
 """Bytes of members' fields held in memory at once."""
 
@@ -156,11 +158,7 @@ class _Pass:
                     f"member {int(at['member'])}, lead time {self.store.lead_times[lead_index]}, {name}: "
                     "expected a field, found only missing values"
                 )
-            if name.startswith("total_precipitation"):
-                values = np.maximum(
-                    values, 0.0
-                )  # networks fall slightly below; NaN stays, members stay as they are
-            inputs.append(values)
+            inputs.append(as_published(name, values))
         rule = unit.quantity.rule
         if rule == "wind-speed":
             stack.put(position, wind_speed(*inputs))
@@ -229,7 +227,7 @@ class _Pass:
         """Write the direction of the mean 10 m wind, if there is one."""
         pair = [means.get(f"10m_{c}_component_of_wind_mean") for c in ("u", "v")]
         if pair[0] is not None and pair[1] is not None:
-            self._write("10m_wind_direction_mean", lead_index, wind_direction(pair[0], pair[1]))
+            self._write(_DIRECTION, lead_index, wind_direction(pair[0], pair[1]))
 
     def representative(self) -> int | None:
         """Global number of the member nearest to the mean over all judged fields and lead times."""
@@ -240,6 +238,8 @@ class _Pass:
 
     def _write(self, name: str, lead_index: int, values: np.ndarray) -> None:
         rounded = round_mantissa(values, self.store.kept_bits(name))
+        if name == _DIRECTION:
+            rounded = np.where(rounded >= 360.0, 0.0, rounded).astype(rounded.dtype)  # north again
         self.store.write(name, lead_index, rounded)
         dims = self.store.dims(name)
         weights = np.broadcast_to(self.grid.area_weights()[:, np.newaxis], self.grid.shape)
@@ -358,6 +358,6 @@ def _write_member(
     )
     for lead_index in range(len(like.lead_times)):
         for product in fields:
-            values = one[product.name].isel(lead_time=lead_index).values
+            values = as_published(product.name, one[product.name].isel(lead_time=lead_index).values)
             store.write(product.name, lead_index, round_mantissa(values, product.kept_bits))
     store.finish(member=member)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,34 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from infra.errors import PublicationError
 from infra.grib_products import GRIB_PARAMETERS, GribField, Kind, write_grib
+from infra.settings import ProductSettings
+from model.diagnostics.ensemble_products import as_published
 from model.grid import Grid
 from model.variables import VARIABLES
 from tasks.product_plan import ProductPlan, ProductUnit
 
+_MOST = 254
 _MOMENTS: tuple[tuple[str, Kind], ...] = (("mean", "mean"), ("standard_deviation", "spread"))
+
+
+def refuse_uncodable(settings: ProductSettings, members: Sequence[int]) -> None:
+    """Say, before anything is computed, what GRIB2 products cannot hold.
+
+    Raises:
+        PublicationError: GRIB2 is wanted and a quantile is no whole per cent, or a member's number or their
+            count takes more than one octet (255 means missing).
+    """
+    if "grib2" not in settings.formats:
+        return
+    broken = [q for q in settings.quantiles if abs(100 * q - round(100 * q)) > 1e-9]
+    if broken:
+        raise PublicationError(f"GRIB2 products: percentiles are whole per cent, got quantiles {broken}")
+    if max(members) > _MOST or len(members) > _MOST:
+        raise PublicationError(
+            f"GRIB2 products: expected members numbered 0…{_MOST}, got {len(members)} up to {max(members)}"
+        )
 
 
 def write_grib_products(
@@ -113,7 +135,8 @@ def _members(at: xr.Dataset, *, hours: int) -> Iterator[tuple[GribField, np.ndar
                 continue
             accumulated = VARIABLES[str(name)].accumulation_hours
             start = None if accumulated is None else hours - accumulated
-            column = array.values if "level" in array.dims else array.values[np.newaxis]
+            known = as_published(str(name), array.values)
+            column = known if "level" in array.dims else known[np.newaxis]
             levels = array["level"].values.tolist() if "level" in array.dims else [None]
             for level, values in zip(levels, column):
                 described = GribField(

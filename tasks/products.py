@@ -1,9 +1,8 @@
-"""Make all products of an ensemble and put them into the store, where nobody sees them yet."""
+"""Make all products of an ensemble, judge them and put them into the store, where nobody sees them yet."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,15 +20,17 @@ from infra.object_store import ObjectStore
 from infra.product_files import open_products, write_netcdf
 from infra.publication import FileRecord, upload_folder
 from infra.settings import ModelSettings, Settings
+from infra.validation_report import Finding
 from infra.version import code_version
 from model.cycle import Cycle
 from tasks.aggregate import DEFAULT_BUDGET, aggregate
 from tasks.climatology import climatology_at, climatology_variables, load_climatology
-from tasks.product_grib import write_grib_products
+from tasks.product_checks import judge_products, write_page
+from tasks.product_grib import refuse_uncodable, write_grib_products
 from tasks.product_maps import draw_pictures
 from tasks.product_plan import plan_products
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Ensemble(Protocol):
@@ -57,7 +58,7 @@ class ProductSet:
         step_hours: length of a step.
         representative_member: the member nearest to the mean; None for a single forecast.
         files: what was put, by name below the attempt's prefix.
-        page: what the cycle's page shows of it: ``maps`` and ``plumes``.
+        findings: of the checks, blocking ones first.
     """
 
     cycle: Cycle
@@ -69,7 +70,7 @@ class ProductSet:
     step_hours: int
     representative_member: int | None
     files: dict[str, FileRecord]
-    page: dict[str, Any]
+    findings: tuple[Finding, ...]
 
     @property
     def prefix(self) -> str:
@@ -97,7 +98,7 @@ def newest_product_set(store: ObjectStore, cycle: Cycle, run: str) -> ProductSet
         if store.exists(key):
             document = json.loads(store.read(key))
             if document.pop("format") != _FORMAT:
-                raise StoreError(f"{store.url(key)}: expected format {_FORMAT}")
+                continue  # of another version of the code
             found.append(
                 ProductSet(
                     **{
@@ -109,6 +110,7 @@ def newest_product_set(store: ObjectStore, cycle: Cycle, run: str) -> ProductSet
                         "made_at": datetime.fromisoformat(document["made_at"]),
                         "members": tuple(document["members"]),
                         "files": {name: FileRecord(**record) for name, record in document["files"].items()},
+                        "findings": tuple(Finding(**finding) for finding in document["findings"]),
                     }
                 )
             )
@@ -120,7 +122,7 @@ def newest_product_set(store: ObjectStore, cycle: Cycle, run: str) -> ProductSet
 def make_products(
     cycle: Cycle, settings: Settings, ensemble: Ensemble, *, budget: int = DEFAULT_BUDGET
 ) -> ProductSet:
-    """Make a cycle's products as the settings of its model say.
+    """Make a cycle's products as the settings of its model say, with the verdict on them and their page.
 
     Args:
         cycle: the cycle.
@@ -131,29 +133,44 @@ def make_products(
     Raises:
         StoreError: the forecast or a configured climatology is missing.
         IncompleteCycleError: a member's field is missing.
-        PublicationError: a product read back differently from what was written.
+        PublicationError: a product read back differently from what was written, or GRIB2 cannot hold it.
     """
     store = settings.store.open()
     model = settings.configured_model(cycle.model)
+    refuse_uncodable(model.products, ensemble.members)
     forecast = open_forecast(store, layout.forecast_store(cycle, ensemble.run), members=ensemble.members)
     forecast = forecast.isel(lead_time=slice(0, ensemble.steps))
-    with tempfile.TemporaryDirectory(prefix="products-") as scratch:
-        folder = Path(scratch)
-        representative, page = _fill(folder, forecast, cycle, ensemble.run, model, store, budget)
-        attempt = uuid.uuid4().hex[:8]
-        files = upload_folder(store, folder, layout.products_prefix(cycle, ensemble.run, attempt))
-    step = forecast["lead_time"].values[0]
+    attempt = uuid.uuid4().hex[:8]
+    prefix = layout.products_prefix(cycle, ensemble.run, attempt)
+    described: dict[str, Any] = {
+        "steps": ensemble.steps,
+        "step_hours": int(forecast["lead_time"].values[0] / np.timedelta64(1, "h")),
+    }
+    with store.scratch("products") as folder:
+        described["representative_member"], pictures = _fill(
+            folder, forecast, cycle, ensemble.run, model, store, budget
+        )
+        count = len(ensemble.members)
+        findings = judge_products(folder, members=count)
+        write_page(
+            folder,
+            cycle=cycle,
+            prefix=prefix,
+            members=count,
+            pictures=pictures,
+            findings=findings,
+            **described,
+        )
+        files = upload_folder(store, folder, prefix, adopt=True)
     products = ProductSet(
         cycle=cycle,
         run=ensemble.run,
         attempt=attempt,
         made_at=datetime.now(UTC),
         members=tuple(ensemble.members),
-        steps=ensemble.steps,
-        step_hours=int(step / np.timedelta64(1, "h")),
-        representative_member=representative,
         files=files,
-        page=page,
+        findings=findings,
+        **described,
     )
     products.save(store)
     return products

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
 import xarray as xr
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 
 from infra import layout
 from infra.object_store import ObjectStore
-from infra.score_plots import draw_curves, draw_rank_histograms, draw_score_card
+from infra.score_plots import (
+    draw_brier,
+    draw_curves,
+    draw_rank_histograms,
+    draw_reliability,
+    draw_score_card,
+)
+from infra.settings import Settings
 from model.cycle import Cycle
+from model.diagnostics.event_scores import event_scores, total_events
 from model.diagnostics.scores import scores, total
-from model.diagnostics.significance import departure_from_usual, paired_test
-from tasks.verification import SkillRow, load_statistics, skill_rows, verified_cycles
+from model.diagnostics.significance import MINIMUM_CYCLES, departure_from_usual, paired_test
+from tasks.verification import EVENTS, FIELDS, SkillRow, load_statistics, skill_rows, verified_cycles
 
 SHOWN = (
     "geopotential 500",
@@ -26,6 +35,8 @@ SHOWN = (
     "u_component_of_wind 850",
 )
 """Fields drawn, those that were verified."""
+
+_EVENTS_SHOWN = 6
 
 UNUSUAL = 4.0
 """Robust standard deviations beyond which a cycle's skill is out of its usual range."""
@@ -42,11 +53,31 @@ def report_skill(store: ObjectStore, model: str, *, region: str = "global") -> l
         pictures[f"ranks-{region}.png"] = draw_rank_histograms(
             result, fields=fields[:3], region=region, title=title
         )
+    with_events = list(verified_cycles(store, model, EVENTS))
+    if with_events:
+        happened = event_scores(total_events(load_statistics(store, c, EVENTS) for c in with_events))
+        events = happened["event"].values.tolist()[:_EVENTS_SHOWN]
+        for name, draw in (("reliability", draw_reliability), ("brier", draw_brier)):
+            pictures[f"{name}-{region}.png"] = draw(happened, events=events, region=region, title=title)
     keys = []
     for name, picture in pictures.items():
         keys.append(layout.skill_report(model, name))
         store.write(keys[-1], picture)
     return keys
+
+
+def publish_pictures(settings: Settings, model: str, keys: Sequence[str]) -> None:
+    """Show pictures in the flow run; nothing happens outside one, or where no public URL is configured."""
+    base = settings.store.public_url
+    if base is None or FlowRunContext.get() is None:
+        return
+    for key in keys:
+        name = PurePosixPath(key).stem
+        create_image_artifact(
+            image_url=f"{base.rstrip('/')}/{key}",
+            key=f"skill-{model}-{name}".lower().replace("_", "-"),
+            description=f"{name.replace('-', ', ')}: {model}, all verified cycles",
+        )
 
 
 def compare_models(
@@ -55,32 +86,35 @@ def compare_models(
     """Compare two models over the cycles both verified; returns the tests and the score card's key.
 
     The Dataset has dims (field, lead_time): ``change`` is the relative difference of the RMSE over all common
-    cycles, ``p_value`` that of the autocorrelation-aware paired test of squared errors.
+    cycles, ``p_value`` that of the autocorrelation-aware paired test of squared errors, NaN with too few cycles.
 
     Raises:
-        ValueError: there are too few common cycles.
+        ValueError: there is no common cycle.
     """
     common = sorted(
         {c.init_time for c in verified_cycles(store, first)}
         & {c.init_time for c in verified_cycles(store, second)}
     )
+    if not common:
+        raise ValueError(f"{first} and {second} have no verified cycle in common")
     squared = []
     for model in (first, second):
         per_cycle = [
             scores(load_statistics(store, Cycle(model=model, init_time=time)))["rmse"].sel(region=region) ** 2
             for time in common
         ]
-        if not per_cycle:
-            raise ValueError(f"{first} and {second} have no verified cycle in common")
-        squared.append(xr.concat(per_cycle, "cycle", join="inner", coords="minimal", compat="override"))
+        squared.append(xr.concat(per_cycle, "cycle", join="outer", coords="minimal", compat="override"))
     one, two = xr.align(*squared, join="inner", exclude=["cycle"])
+    both = np.isfinite(one - two)  # a cycle counts at the lead times at which both models were verified
+    one, two = one.where(both), two.where(both)
     change: xr.DataArray = (one.mean("cycle") / two.mean("cycle")) ** 0.5 - 1
+
+    def p_value(a: np.ndarray, b: np.ndarray) -> float:
+        known = np.isfinite(a)
+        return paired_test(a[known], b[known]).p_value if known.sum() >= MINIMUM_CYCLES else np.nan
+
     p_values = xr.apply_ufunc(
-        lambda a, b: paired_test(a, b).p_value if np.isfinite(a - b).all() else np.nan,
-        one,
-        two,
-        input_core_dims=[["cycle"], ["cycle"]],
-        vectorize=True,
+        p_value, one, two, input_core_dims=[["cycle"], ["cycle"]], vectorize=True, output_dtypes=[float]
     )
     result = xr.Dataset({"change": change, "p_value": p_values})
     picture = draw_score_card(
@@ -122,13 +156,16 @@ def unusual_scores(store: ObjectStore, cycle: Cycle, *, region: str = "global") 
     return found
 
 
-def publish_skill_table(store: ObjectStore, model: str) -> None:
+def publish_skill_table(store: ObjectStore, model: str, name: str = FIELDS) -> None:
     """Attach the skill table to the flow run; outside a flow run nothing happens."""
     if FlowRunContext.get() is None:
         return
-    rows = [table_row(row) for row in skill_rows(store, model)]
+    rows = [table_row(row) for row in skill_rows(store, model, name=name)]
+    against = "" if name == FIELDS else "-stations"
     create_table_artifact(
-        key=f"skill-{model}", table=rows, description=f"Skill of {model}, all verified cycles"
+        key=f"skill-{model}{against}".lower().replace("_", "-"),
+        table=rows,
+        description=f"Skill of {model}{' at stations' if against else ''}, all verified cycles",
     )
 
 

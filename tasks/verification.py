@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from infra import layout
 from infra.analyses import read_analysis
@@ -26,16 +24,16 @@ from infra.settings import Settings
 from infra.sources import make_source
 from infra.sources.source import FieldRequest, Source
 from model.cycle import Cycle, parse_init_time
-from model.diagnostics.ensemble_products import Event, available_quantities, wind_speed
+from model.diagnostics.ensemble_products import Event, as_published, available_quantities, wind_speed
 from model.diagnostics.event_scores import event_statistics, total_events
 from model.diagnostics.scores import ensemble_statistics, scores, total
 from model.grid import Grid
 from model.variables import VARIABLES
 from tasks.climatology import ClimatologyAt, climatology_at, load_climatology
-from tasks.ingest import fetch_analysis, is_transient
+from tasks.ingest import fetch_analysis
 from tasks.regrid import regrid_analysis
 
-FIELDS, EVENTS = "statistics.nc", "events.nc"
+FIELDS, EVENTS, STATIONS = "statistics.nc", "events.nc", "stations.nc"
 
 TruthAt = Callable[[datetime], xr.Dataset | None]
 """The analysis of a valid time on the model's grid, dims ([level,] latitude, longitude); None if it has not
@@ -140,17 +138,6 @@ def verify_cycle(cycle: Cycle, settings: Settings, *, source: str | None = None)
     )
 
 
-verify_cycle_task = task(
-    verify_cycle,
-    name="verify cycle",
-    retries=2,
-    retry_delay_seconds=60,
-    retry_condition_fn=is_transient,
-    persist_result=False,
-    cache_policy=NO_CACHE,
-)
-
-
 def score_cycle(
     store: ObjectStore,
     cycle: Cycle,
@@ -179,7 +166,7 @@ def score_cycle(
                 missing.append(lead)
                 continue
             verified.append(lead)
-            at = forecast.isel(lead_time=[index])
+            at = _as_published(forecast.isel(lead_time=[index]))
             common = [name for name in at.data_vars if name in known]
             happened.extend(_event_statistics(at.isel(lead_time=0), known, events, grid, value))
             normal = None if climatology is None else climatology(cycle.init_time + lead)
@@ -224,28 +211,40 @@ def load_statistics(store: ObjectStore, cycle: Cycle, name: str = FIELDS) -> xr.
     return xr.load_dataset(data, engine="h5netcdf", decode_timedelta=True)
 
 
-def verified_cycles(store: ObjectStore, model: str) -> Iterator[Cycle]:
-    """Cycles of a model that have statistics, in order."""
+def verified_cycles(store: ObjectStore, model: str, name: str = FIELDS) -> Iterator[Cycle]:
+    """Cycles of a model that have statistics of that name, in order."""
     for folder in store.folders(layout.verification_prefix(model)):
         cycle = Cycle(model=model, init_time=parse_init_time(folder))
-        if store.exists(layout.verification(cycle)):
+        if store.exists(layout.verification(cycle, name)):
             yield cycle
 
 
 def skill_rows(
-    store: ObjectStore, model: str, *, cycles: list[Cycle] | None = None, region: str = "global"
+    store: ObjectStore,
+    model: str,
+    *,
+    cycles: list[Cycle] | None = None,
+    region: str = "global",
+    name: str = FIELDS,
 ) -> list[SkillRow]:
     """The skill table of a model over some cycles, or over all that were verified.
+
+    Args:
+        store: where the statistics lie.
+        model: whose.
+        cycles: which; None: all.
+        region: of the scores.
+        name: statistics against analyses (``FIELDS``) or reports (``STATIONS``).
 
     Raises:
         InvalidFieldError: no cycle was verified.
     """
-    chosen = cycles if cycles is not None else list(verified_cycles(store, model))
-    result = scores(total(load_statistics(store, cycle) for cycle in chosen)).sel(region=region)
+    chosen = cycles if cycles is not None else list(verified_cycles(store, model, name))
+    result = scores(total(load_statistics(store, cycle, name) for cycle in chosen)).sel(region=region)
     rows = []
     for label in result["field"].values.tolist():
         variable, _, level = label.partition(" ")
-        known = VARIABLES[variable]
+        known = VARIABLES.get(variable) or VARIABLES["10m_u_component_of_wind"]  # else a wind speed
         for value in result["lead_time"].values:
             at = result.sel(field=label, lead_time=value)
 
@@ -327,6 +326,14 @@ def _persistence(store: ObjectStore, cycle: Cycle) -> xr.Dataset | None:
         return None
     initial = condition.isel(time=-1, drop=True)
     return initial[[name for name in initial.data_vars if not VARIABLES[str(name)].static]]
+
+
+def _as_published(fields: xr.Dataset) -> xr.Dataset:
+    """What is scored is what was published."""
+    rain = [str(name) for name in fields.data_vars if str(name).startswith("total_precipitation")]
+    return fields.assign(
+        {name: fields[name].copy(data=as_published(name, fields[name].values)) for name in rain}
+    )
 
 
 def _on_lead(dataset: xr.Dataset, lead: np.timedelta64) -> xr.Dataset:

@@ -130,6 +130,14 @@ def available_quantities(
     return found
 
 
+def as_published(variable: str, values: np.ndarray) -> np.ndarray:
+    """A variable's values as products, members' files and scores have them.
+
+    Networks put some precipitation slightly below zero, which counts as zero; NaN stays NaN.
+    """
+    return np.maximum(values, 0.0) if variable.startswith("total_precipitation") else values
+
+
 def wind_speed(eastward: np.ndarray, northward: np.ndarray) -> np.ndarray:
     """Speed from components, in their units."""
     return np.hypot(eastward, northward)

@@ -1,7 +1,8 @@
 """Verification of probabilities: Brier score, its parts, and the reliability diagram, from sums that add up.
 
 With M members a probability is one of 0/M … M/M, so how often each was forecast, and how often the event then
-happened, is all there is to know: ``forecast_weight`` and ``observed_weight`` per count of members, area-weighted.
+happened, is all there is to know: ``forecast_weight`` and ``observed_weight`` per probability, area-weighted. Sets
+of ensembles of different size add up too: the sum has the probabilities of both.
 The Brier score's decomposition into reliability, resolution and uncertainty is Murphy's (1973), exact for
 these bins.
 """
@@ -36,7 +37,7 @@ def event_statistics(
         regions: bands to sum over.
 
     Returns:
-        float64 sums with dims (event, lead_time, region, count), ``count`` 0…M.
+        float64 sums with dims (event, lead_time, region, probability), probabilities 0/M…M/M.
 
     Raises:
         InvalidFieldError: there is no event, or ensembles differ in size.
@@ -57,7 +58,7 @@ def event_statistics(
         happened = _happens(truth, event)[known].astype(np.float64)
         forecast.append(weights @ np.bincount(position, minlength=size).reshape(shape))
         observed.append(weights @ np.bincount(position, weights=happened, minlength=size).reshape(shape))
-    dims = ("event", "lead_time", "region", "count")
+    dims = ("event", "lead_time", "region", "probability")
     return xr.Dataset(
         {
             "forecast_weight": (dims, np.stack(forecast)[:, np.newaxis]),
@@ -67,8 +68,8 @@ def event_statistics(
             "event": [event.name for event in fields],
             "lead_time": [lead_time],
             "region": [region.name for region in regions],
+            "probability": np.arange(bins) / (bins - 1),
         },
-        attrs={"members": bins - 1},
     )
 
 
@@ -76,19 +77,15 @@ def total_events(statistics: Iterable[xr.Dataset]) -> xr.Dataset:
     """The sums of all sets together; events, lead times and regions that only some have are kept.
 
     Raises:
-        InvalidFieldError: there is none, or ensembles differ in size.
+        InvalidFieldError: there is none.
     """
     result: xr.Dataset | None = None
     for item in statistics:
         if result is None:
             result = item
             continue
-        if item.attrs["members"] != result.attrs["members"]:
-            raise InvalidFieldError(
-                f"events: cannot add ensembles of {result.attrs['members']} and {item.attrs['members']} members"
-            )
         one, two = xr.align(result, item, join="outer", fill_value=0.0)
-        result = xr.Dataset({name: one[name] + two[name] for name in one.data_vars}, attrs=result.attrs)
+        result = xr.Dataset({name: one[name] + two[name] for name in one.data_vars})
     if result is None:
         raise InvalidFieldError("events: expected at least one set of statistics, got none")
     return result
@@ -98,19 +95,17 @@ def event_scores(statistics: xr.Dataset) -> xr.Dataset:
     """Scores from sums: dims (event, lead_time, region).
 
     ``brier`` = ``reliability`` − ``resolution`` + ``uncertainty``; ``brier_skill`` is against the sample's own
-    frequency. ``observed_frequency`` and ``forecast_share`` per ``count`` are the reliability diagram, whose
-    ``probability`` is count/M.
+    frequency. ``observed_frequency`` and ``forecast_share`` per ``probability`` are the reliability diagram.
     """
     forecast, observed = statistics["forecast_weight"], statistics["observed_weight"]
-    members = statistics.attrs["members"]
-    probability = xr.DataArray(np.arange(members + 1) / members, dims="count")
-    weight = forecast.sum("count").where(lambda total: total > 0)
-    base = observed.sum("count") / weight
+    probability = statistics["probability"]
+    weight = forecast.sum("probability").where(lambda total: total > 0)
+    base = observed.sum("probability") / weight
     frequency = observed / forecast.where(forecast > 0)
-    reliability = (forecast * (probability - frequency.fillna(0)) ** 2).sum("count") / weight
-    resolution = (forecast * (frequency.fillna(0) - base) ** 2).sum("count") / weight
+    reliability = (forecast * (probability - frequency.fillna(0)) ** 2).sum("probability") / weight
+    resolution = (forecast * (frequency.fillna(0) - base) ** 2).sum("probability") / weight
     uncertainty = base * (1 - base)
-    brier = (forecast * probability**2 - 2 * observed * probability + observed).sum("count") / weight
+    brier = (forecast * probability**2 - 2 * observed * probability + observed).sum("probability") / weight
     return xr.Dataset(
         {
             "brier": brier,
@@ -121,8 +116,6 @@ def event_scores(statistics: xr.Dataset) -> xr.Dataset:
             "observed_frequency": frequency,
             "forecast_share": forecast / weight,
         },
-        coords={"probability": ("count", probability.values)},
-        attrs=statistics.attrs,
     )
 
 

@@ -82,7 +82,7 @@ def ensemble_statistics(
     """Sufficient statistics of one cycle.
 
     Cells where the truth is NaN (sea surface temperature over land) do not count; a forecast that is NaN
-    where the truth is known makes its sums, and so its scores, NaN; so does a reference that lacks a variable.
+    where the truth is known makes its sums, and so its scores, NaN. A reference counts where it is known.
 
     Args:
         forecast: dims ([member], lead_time, [level], latitude, longitude); one variable and lead time is in
@@ -151,22 +151,25 @@ def ensemble_statistics(
 def add(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     """The statistics of both sets together; fields, lead times and regions only one of them has are kept.
 
-    Raises:
-        InvalidFieldError: the sets hold different statistics or come from ensembles of different size.
+    Each reference and the ensemble have a weight of their own, so a set without a climatology, or of a single
+    member, counts for the scores it has. Ranks among different numbers of members cannot be added: the sum has no
+    ``rank_weight`` then.
     """
-    if set(first.data_vars) != set(second.data_vars):
-        names = [sorted(map(str, statistics.data_vars)) for statistics in (first, second)]
-        raise InvalidFieldError(f"statistics: cannot add {names[0]} and {names[1]}")
-    sizes = [statistics.attrs.get("members") for statistics in (first, second)]
-    if sizes[0] != sizes[1]:
-        raise InvalidFieldError(f"statistics: cannot add ensembles of {sizes[0]} and {sizes[1]} members")
-    if all(np.array_equal(first[c].values, second[c].values) for c in ("field", "lead_time", "region")):
-        return xr.Dataset({n: first[n] + second[n] for n in first.data_vars}, attrs=first.attrs)
-    one, two = xr.align(first, second, join="outer", fill_value=0.0)
+    if first.attrs["members"] != second.attrs["members"]:
+        first, second = (one.drop_vars("rank_weight", errors="ignore") for one in (first, second))
+    names = dict.fromkeys([*first.data_vars, *second.data_vars])
+    if first.sizes.get("rank", 0) != second.sizes.get("rank", 0):
+        names.pop("rank_weight", None)
+    attrs = {"members": max(first.attrs["members"], second.attrs["members"])}
+    same = all(np.array_equal(first[c].values, second[c].values) for c in ("field", "lead_time", "region"))
+    one, two = (first, second) if same else xr.align(first, second, join="outer", fill_value=0.0)
+    sums = {
+        name: one[name] + two[name] if name in one and name in two else (one if name in one else two)[name]
+        for name in names
+    }
     order = list(dict.fromkeys([*first["field"].values, *second["field"].values]))
     regions = list(dict.fromkeys([*first["region"].values, *second["region"].values]))
-    summed = xr.Dataset({n: one[n] + two[n] for n in first.data_vars}, attrs=first.attrs)
-    return summed.sel(field=order, region=regions)
+    return xr.Dataset(sums, attrs=attrs).sel(field=order, region=regions)
 
 
 def total(statistics: Iterable[xr.Dataset]) -> xr.Dataset:
@@ -191,28 +194,31 @@ def scores(statistics: xr.Dataset) -> xr.Dataset:
     anomaly correlation of the pooled cells; ``crps`` is fair; ``spread_skill_ratio`` is 1 for a reliable
     ensemble; ``rank_histogram`` sums to 1. Those of an absent reference or of a single member are left out.
     """
-    weight = statistics["weight"].where(statistics["weight"] > 0)
-    mean = {str(name): statistics[name] / weight for name in statistics.data_vars if name != "weight"}
-    result = {
-        "rmse": np.sqrt(mean["squared_error"]),
-        "bias": mean["error"],
-        "mae": mean["absolute_error"],
-    }
+    result: dict[str, xr.DataArray] = {}
+
+    def mean(name: str, weight: str = "weight") -> xr.DataArray:
+        known = statistics[weight]
+        return statistics[name] / known.where(known > 0)
+
+    result["rmse"] = np.sqrt(mean("squared_error"))
+    result["bias"] = mean("error")
+    result["mae"] = mean("absolute_error")
     for reference in ("persistence", "climatology"):
-        if f"{reference}_squared_error" in mean:
-            result[f"{reference}_rmse"] = np.sqrt(mean[f"{reference}_squared_error"])
-            result[f"{reference}_mae"] = mean[f"{reference}_absolute_error"]
-    if "anomaly_product" in mean:
-        result["acc"] = mean["anomaly_product"] / np.sqrt(
-            mean["forecast_anomaly_squared"] * mean["truth_anomaly_squared"]
-        )
-    members = statistics.attrs["members"]
-    if members > 1:
-        result["crps"] = mean["member_absolute_error"] - mean["member_difference"] / 2
-        result["spread"] = np.sqrt(mean["ensemble_variance"] * (members + 1) / members)
+        if f"{reference}_weight" in statistics:
+            own = f"{reference}_weight"
+            result[f"{reference}_rmse"] = np.sqrt(mean(f"{reference}_squared_error", own))
+            result[f"{reference}_mae"] = mean(f"{reference}_absolute_error", own)
+    if "climatology_weight" in statistics:
+        power = statistics["forecast_anomaly_squared"] * statistics["truth_anomaly_squared"]
+        result["acc"] = statistics["anomaly_product"] / np.sqrt(power.where(power > 0))
+    if "ensemble_weight" in statistics:
+        own = "ensemble_weight"
+        result["crps"] = mean("member_absolute_error", own) - mean("member_difference", own) / 2
+        result["spread"] = np.sqrt(mean("spread_squared", own))
         result["spread_skill_ratio"] = result["spread"] / result["rmse"]
-        result["rank_histogram"] = mean["rank_weight"]
-    return xr.Dataset(result, attrs={"members": members})
+    if "rank_weight" in statistics:
+        result["rank_histogram"] = mean("rank_weight", "ensemble_weight")
+    return xr.Dataset(result, attrs=statistics.attrs)
 
 
 def _at(array: xr.DataArray, indexer: dict[str, int]) -> xr.DataArray:
@@ -250,22 +256,28 @@ def _levels(
             members = members[np.newaxis]
         yield (
             field_name(variable, level),
-            _field_statistics(members, truth, persistence, climatology, weights),
+            weighted_statistics(members, truth, persistence, climatology, weights),
         )
 
 
-def _field_statistics(
+def weighted_statistics(
     members: np.ndarray,
     truth: np.ndarray,
     persistence: np.ndarray | None,
     climatology: np.ndarray | None,
     weights: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Weighted sums per region of one field: members (member, latitude, longitude), others without member."""
+    """Weighted sums per region of one field.
+
+    Args:
+        members: dims (member, latitude, longitude), or places in their stead as (member, place, 1).
+        truth, persistence, climatology: the same without member; NaN truth does not count.
+        weights: of a cell, dims (region, latitude).
+    """
     known = np.isfinite(truth)
 
-    def weigh(values: np.ndarray) -> np.ndarray:
-        return weights @ np.where(known, values, 0.0).sum(axis=-1)
+    def weigh(values: np.ndarray, where: np.ndarray = known) -> np.ndarray:
+        return weights @ np.where(where, values, 0.0).sum(axis=-1)
 
     mean = members.mean(axis=0)
     error = mean - truth
@@ -277,14 +289,19 @@ def _field_statistics(
     }
     for name, reference in (("persistence", persistence), ("climatology", climatology)):
         if reference is not None:
-            sums[f"{name}_absolute_error"] = weigh(np.abs(reference - truth))
-            sums[f"{name}_squared_error"] = weigh((reference - truth) ** 2)
+            both = known & np.isfinite(reference)
+            sums[f"{name}_weight"] = weigh(np.ones_like(truth), both)
+            sums[f"{name}_absolute_error"] = weigh(np.abs(reference - truth), both)
+            sums[f"{name}_squared_error"] = weigh((reference - truth) ** 2, both)
     if climatology is not None:
-        sums["anomaly_product"] = weigh((mean - climatology) * (truth - climatology))
-        sums["forecast_anomaly_squared"] = weigh((mean - climatology) ** 2)
-        sums["truth_anomaly_squared"] = weigh((truth - climatology) ** 2)
-    if len(members) > 1:
-        sums["ensemble_variance"] = weigh(members.var(axis=0, ddof=1))
+        both = known & np.isfinite(climatology)
+        sums["anomaly_product"] = weigh((mean - climatology) * (truth - climatology), both)
+        sums["forecast_anomaly_squared"] = weigh((mean - climatology) ** 2, both)
+        sums["truth_anomaly_squared"] = weigh((truth - climatology) ** 2, both)
+    size = len(members)
+    if size > 1:
+        sums["ensemble_weight"] = sums["weight"]
+        sums["spread_squared"] = weigh(members.var(axis=0, ddof=1)) * (size + 1) / size
         sums["member_absolute_error"] = weigh(np.abs(members - truth).mean(axis=0))
         sums["member_difference"] = weigh(mean_member_difference(members))
         sums["rank_weight"] = weights @ rank_counts(members, truth)

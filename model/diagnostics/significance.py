@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MINIMUM_CYCLES = 8
+MINIMUM_CYCLES = 8
+"""Fewer tell nothing."""
+
 _NORMAL_PER_MAD = 1.4826
 
 
@@ -58,9 +60,9 @@ def paired_test(first: np.ndarray, second: np.ndarray, *, confidence: float = 0.
         )
     difference = first - second
     count = len(difference)
-    if count < _MINIMUM_CYCLES or not np.isfinite(difference).all():
+    if count < MINIMUM_CYCLES or not np.isfinite(difference).all():
         raise ValueError(
-            f"expected at least {_MINIMUM_CYCLES} finite pairs, got {np.isfinite(difference).sum()}"
+            f"expected at least {MINIMUM_CYCLES} finite pairs, got {np.isfinite(difference).sum()}"
         )
     inflation = autocorrelation_inflation(difference)
     error = difference.std(ddof=1) / np.sqrt(count) * inflation
@@ -111,7 +113,7 @@ def departure_from_usual(history: np.ndarray, latest: float) -> float:
     """
     known = np.asarray(history, dtype=np.float64)
     known = np.log(known[np.isfinite(known) & (known > 0)])
-    if len(known) < _MINIMUM_CYCLES or not latest > 0:
+    if len(known) < MINIMUM_CYCLES or not latest > 0:
         return float("nan")
     middle = np.median(known)
     scale = _NORMAL_PER_MAD * np.median(np.abs(known - middle))

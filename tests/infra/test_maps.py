@@ -20,7 +20,13 @@ from infra.maps import (
     spread_style,
     style_of,
 )
-from infra.score_plots import draw_curves, draw_rank_histograms, draw_score_card
+from infra.score_plots import (
+    draw_brier,
+    draw_curves,
+    draw_rank_histograms,
+    draw_reliability,
+    draw_score_card,
+)
 from model.grid import Grid
 
 GRID = Grid(resolution=10.0)
@@ -117,5 +123,30 @@ def test_score_plots() -> None:
     fields = ["geopotential 500", "2m_temperature"]
     pixels(draw_curves(scores, fields=fields, region="global", title="m"))
     pixels(draw_rank_histograms(scores, fields=fields, region="global", title="m"))
+    events = xr.Dataset(
+        {
+            name: (("event", "lead_time", "region"), np.full((2, 4, 1), value))
+            for name, value in {
+                "brier": 0.1,
+                "brier_skill": 0.4,
+                "uncertainty": 0.2,
+                "resolution": 0.12,
+                "reliability": 0.02,
+            }.items()
+        }
+        | {
+            name: (("event", "lead_time", "region", "probability"), np.full((2, 4, 1, 5), 0.2))
+            for name in ("observed_frequency", "forecast_share")
+        },
+        coords={
+            "event": ["probability_10m_wind_speed_above_10", "probability_total_precipitation_above_0.005"],
+            "lead_time": LEADS,
+            "region": ["global"],
+            "probability": np.arange(5) / 4,
+        },
+    )
+    names = events["event"].values.tolist()
+    pixels(draw_reliability(events, events=names, region="global", title="m"))
+    pixels(draw_brier(events, events=names, region="global", title="m"))
     change = (scores["rmse"].isel(region=0) - 4) / 100
     pixels(draw_score_card(change, significant=change > 0, title="a against b", first="a", second="b"))

@@ -1,4 +1,4 @@
-"""One suite that every store must pass: a local folder and an S3 server on loopback."""
+"""One suite that every store must pass: a local folder, an S3 server on loopback, fsspec's memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from infra.errors import StoreError
 from infra.object_store import ObjectStore
 
 
-@pytest.fixture(scope="module", params=["local", "s3"])
+@pytest.fixture(scope="module", params=["local", "s3", "memory"])
 def root(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, dict]]:
     if request.param == "local":
         yield str(tmp_path_factory.mktemp("store")), {}
+        return
+    if request.param == "memory":
+        yield f"memory://{tmp_path_factory.mktemp('store').name}", {}
         return
     server = request.getfixturevalue("s3_server")
     yield f"s3://{server.new_bucket()}/prefix", server.options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,7 +31,7 @@ from infra.settings import (
 from model.cycle import Cycle
 from model.grid import Grid
 from tasks.products import ProductSet, make_products, newest_product_set
-from tasks.publish import check_products, publish_cycle
+from tasks.publish import publish_cycle
 from tests.fakes.forecasts import INIT_TIME, TASK, fields, land_mask, write_forecast
 
 CYCLE = Cycle(model="demo", init_time=INIT_TIME)
@@ -233,7 +234,7 @@ def test_the_newest_complete_attempt_counts(settings: Settings) -> None:
     store.write(layout.product(CYCLE, RUN, "ffffffff", "points.nc"), b"an attempt that died")
     found = newest_product_set(store, CYCLE, RUN)
     assert found == second
-    assert check_products(store, found) == ()
+    assert found.findings == ()
 
 
 def test_steps_beyond_those_asked_for_are_left_out(settings: Settings) -> None:
@@ -242,3 +243,50 @@ def test_steps_beyond_those_asked_for_are_left_out(settings: Settings) -> None:
     store: ObjectStore = settings.store.open()
     opened = xr.open_zarr(store.path(f"{made.prefix}ensemble.zarr"), chunks=None)
     assert opened.sizes["lead_time"] == 2
+
+
+def test_publishers_of_the_same_products_leave_them_as_they_are(
+    settings: Settings, events: list[str]
+) -> None:
+    store = settings.store.open()
+    make_products(CYCLE, settings, Ensemble())
+    start = threading.Barrier(3)
+    failures: list[BaseException] = []
+
+    def one() -> None:
+        start.wait()
+        try:
+            publish_cycle(CYCLE, settings, RUN)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    publish_cycle(CYCLE, settings, RUN)
+    assert failures == []
+    manifest = read_latest(store, "demo")
+    verify_files(store, manifest.prefix, manifest.files, retry=RETRY)
+    inventory = layout.product_inventory(CYCLE, RUN, manifest.attempt)
+    assert set(store.list(manifest.prefix)) - {inventory} == {f"{manifest.prefix}{n}" for n in manifest.files}
+
+
+def test_what_is_published_is_not_judged_again(settings: Settings, events: list[str]) -> None:
+    """Products made later that fail their checks do not quarantine the published cycle."""
+    store = settings.store.open()
+    make_products(CYCLE, settings, Ensemble())
+    publish_cycle(CYCLE, settings, RUN)
+    ForecastWriter(
+        store=store, key=layout.forecast_store(CYCLE, RUN), variables=TASK.target_variables
+    ).write_step(3, 1, fields(Grid(resolution=30.0), member=2, hours=24))
+    bad = make_products(CYCLE, settings, Ensemble())
+    assert any(finding.severity == "block" for finding in bad.findings)
+    publish_cycle(CYCLE, settings, RUN)
+    assert events == ["published"]
+    assert [status.state for status in list_cycles(store)] == ["published"]
+    assert not list(store.list(layout.quarantine(CYCLE)))
+    make_products(CYCLE, settings, Ensemble())
+    with pytest.raises(PublicationError, match="quarantined"):
+        publish_cycle(CYCLE, settings, RUN, replace=True)

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 import socket
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from typing import Literal
 
-Fault = Literal["none", "drop", "refuse", "delay", "cut request", "cut answer", "lose answer"]
+Fault = Literal[
+    "none", "drop", "refuse", "delay", "cut request", "cut body", "damage body", "cut answer", "lose answer"
+]
 
-_FAULTS: tuple[Fault, ...] = ("drop", "refuse", "delay", "cut request", "cut answer", "lose answer")
-_REFUSAL = (
-    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: 95\r\n\r\n"
-    b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>'[
-        :95
-    ]
+FAULTS: tuple[Fault, ...] = (
+    "drop",
+    "refuse",
+    "delay",
+    "cut request",
+    "cut body",
+    "cut answer",
+    "lose answer",
 )
+"""What strikes by default. ``damage body`` is left to those who test what finds it."""
+
+
+def _error(status: str, code: str, message: str) -> bytes:
+    body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close"
+    return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+_REFUSAL = _error("503 Slow Down", "SlowDown", "Reduce your request rate")
+_BAD_DIGEST = _error("400 Bad Request", "BadDigest", "The SHA256 you specified did not match the body")
 
 
 class FaultyProxy:
@@ -27,11 +45,25 @@ class FaultyProxy:
         server: (host, port) behind it.
         rate: share of requests that a fault strikes.
         seed: of the sequence of faults.
+        faults: what may strike.
+        compares_checksums: refuse bodies that do not have the SHA-256 sent along, as S3 does and the server
+            behind may not.
     """
 
-    def __init__(self, server: tuple[str, int], *, rate: float, seed: int) -> None:
+    def __init__(
+        self,
+        server: tuple[str, int],
+        *,
+        rate: float,
+        seed: int,
+        faults: tuple[Fault, ...] = FAULTS,
+        compares_checksums: bool = False,
+    ) -> None:
         self._server = server
         self._rate = rate
+        self._faults = faults
+        self._compares = compares_checksums
+        self.requests: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._writing = threading.Lock()  # the server behind does not make conditional puts atomic by itself
@@ -59,9 +91,10 @@ class FaultyProxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _choose(self) -> tuple[Fault, float]:
+    def _choose(self, method: str) -> tuple[Fault, float]:
         with self._lock:
-            fault: Fault = self._random.choice(_FAULTS) if self._random.random() < self._rate else "none"
+            self.requests[method] += 1
+            fault: Fault = self._random.choice(self._faults) if self._random.random() < self._rate else "none"
             self.counts[fault] += 1
             return fault, self._random.random()
 
@@ -72,7 +105,7 @@ class FaultyProxy:
                 request = _read_request(client)
                 if not request:
                     return
-                fault, where = self._choose()
+                fault, where = self._choose(request.split(b" ", 1)[0].decode())
                 if fault == "drop":
                     return
                 if fault == "refuse":
@@ -80,11 +113,19 @@ class FaultyProxy:
                     return
                 if fault == "delay":
                     time.sleep(0.05 * where)
-                if fault == "cut request":
-                    # S3 discards an object whose body ends early; the server behind would keep what came, even
-                    # none of it, so the cut falls into the request's first line.
+                head, _, body = request.partition(b"\r\n\r\n")
+                if fault in ("cut request", "cut body"):
+                    whole = len(head) + 4 if body and fault == "cut body" else 0
+                    within = len(body) if whole else len(head)
                     with socket.create_connection(self._server, timeout=10) as server:
-                        server.sendall(request[: int(request.index(b"\r\n") * where)])
+                        server.sendall(request[: whole + int(within * where)])
+                    return
+                if fault == "damage body" and body:
+                    position = int(len(body) * where)
+                    body = body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :]
+                    request = head + b"\r\n\r\n" + body
+                if self._compares and not _as_announced(head, body):
+                    client.sendall(_BAD_DIGEST)
                     return
                 answer = self._forward(request)
                 if fault == "lose answer":
@@ -103,6 +144,12 @@ class FaultyProxy:
         with socket.create_connection(self._server, timeout=10) as server:
             server.sendall(request)
             return b"".join(iter(lambda: server.recv(65536), b""))
+
+
+def _as_announced(head: bytes, body: bytes) -> bool:
+    """Whether a request's body has the SHA-256 its header names, if it names one."""
+    found = re.search(rb"(?i)\r\nx-amz-checksum-sha256: *(\S+)", head)
+    return found is None or found[1] == b64encode(hashlib.sha256(body).digest())
 
 
 def _read_request(client: socket.socket) -> bytes:

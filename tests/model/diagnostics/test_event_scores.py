@@ -48,7 +48,7 @@ def test_the_parts_make_the_whole() -> None:
     scores = event_scores(total_events(statistics(seed) for seed in range(3)))
     parts = scores["reliability"] - scores["resolution"] + scores["uncertainty"]
     np.testing.assert_allclose(parts.values, scores["brier"].values, rtol=1e-9)
-    np.testing.assert_allclose(scores["forecast_share"].sum("count").values, 1.0)
+    np.testing.assert_allclose(scores["forecast_share"].sum("probability").values, 1.0)
     assert (scores["brier_skill"].sel(region="global") > 0).all()
 
 
@@ -71,12 +71,23 @@ def test_unknown_cells_do_not_count() -> None:
 
 
 def test_sets_that_do_not_match_are_refused() -> None:
-    with pytest.raises(InvalidFieldError, match="5 and 4 members"):
-        total_events([statistics(0), statistics(0, members=4)])
     with pytest.raises(InvalidFieldError, match="got none"):
         total_events([])
     with pytest.raises(InvalidFieldError, match="one size"):
         event_statistics({}, grid=GRID, lead_time=LEAD)
+
+
+def test_ensembles_of_different_size_add_up() -> None:
+    """The Brier score of the pool is the mean of those of its parts, and its parts still make the whole."""
+    parts = [statistics(0), statistics(1, members=4), statistics(2, members=10)]
+    pooled = event_scores(total_events(parts))
+    assert (
+        pooled.sizes["probability"] == 13
+    )  # fifths and tenths are eleven, of the quarters one half is among them
+    mean = sum(event_scores(part)["brier"] for part in parts) / 3
+    np.testing.assert_allclose(pooled["brier"].values, mean.values, rtol=1e-12)
+    whole = pooled["reliability"] - pooled["resolution"] + pooled["uncertainty"]
+    np.testing.assert_allclose(whole.values, pooled["brier"].values, rtol=1e-9)
 
 
 def test_lead_times_are_kept_apart() -> None:

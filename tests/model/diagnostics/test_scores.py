@@ -155,11 +155,39 @@ def test_addition_keeps_lead_times_only_one_cycle_has() -> None:
     xr.testing.assert_allclose(longer["weight"].isel(lead_time=0), (a + b)["weight"].isel(lead_time=0))
 
 
+def test_ensembles_of_different_size_add_up() -> None:
+    """A season keeps its scores though a cycle lacked a member or a climatology; only ranks need one size."""
+    forecast, truth, climatology, initial = case(seed=2, members=3)
+    parts = [
+        statistics(0),
+        statistics(1, members=3),
+        ensemble_statistics(forecast, truth, grid=GRID, persistence=initial),
+        ensemble_statistics(forecast.isel(member=0, drop=True), truth, grid=GRID, climatology=climatology),
+    ]
+    each = [scores(part) for part in parts]
+    pooled = scores(total(parts))
+    for name, having in {"rmse": 4, "spread": 3, "persistence_rmse": 3}.items():
+        expected = sum(one[name] ** 2 for one in each if name in one) / having
+        np.testing.assert_allclose(pooled[name].values, np.sqrt(expected.values), rtol=1e-12)
+    expected = sum(one["crps"] for one in each[:3]) / 3
+    np.testing.assert_allclose(pooled["crps"].values, expected.values, rtol=1e-12)
+    assert np.isfinite(pooled["acc"]).all()
+    assert "rank_histogram" not in pooled
+    xr.testing.assert_allclose(total(parts), add(parts[3], add(parts[2], add(parts[1], parts[0]))))
+
+
+def test_a_reference_that_lacks_a_variable_has_no_scores_and_spoils_none() -> None:
+    forecast, truth, _, initial = case(5)
+    without = ensemble_statistics(forecast, truth, grid=GRID, persistence=initial[["temperature"]])
+    assert np.isnan(scores(without)["persistence_rmse"].sel(field="2m_temperature")).all()
+    whole = ensemble_statistics(*case(6)[:2], grid=GRID, persistence=case(6)[3])
+    np.testing.assert_allclose(
+        scores(add(without, whole))["persistence_rmse"].sel(field="2m_temperature").values,
+        scores(whole)["persistence_rmse"].sel(field="2m_temperature").values,
+    )
+
+
 def test_sets_that_do_not_match_are_refused() -> None:
-    with pytest.raises(InvalidFieldError, match="4 and 3 members"):
-        add(statistics(members=4), statistics(members=3))
-    with pytest.raises(InvalidFieldError, match="cannot add"):
-        add(statistics(), statistics().drop_vars("anomaly_product"))
     with pytest.raises(InvalidFieldError, match="got none"):
         total([])
     forecast, truth, *_ = case()

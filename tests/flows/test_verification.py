@@ -1,0 +1,130 @@
+"""The verification flow scores what has truth, against analyses and stations, and goes on after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import flows.verification
+import tasks.verification
+from flows.verification import verification, verify
+from infra import layout
+from infra.errors import FoldcastError
+from infra.object_store import ObjectStore
+from infra.publication import Manifest, make_visible
+from infra.settings import (
+    EventSettings,
+    ModelSettings,
+    ProductSettings,
+    RunSettings,
+    Settings,
+    SourceSettings,
+    StationSettings,
+    StoreSettings,
+)
+from model.cycle import Cycle
+from tasks.verification import EVENTS, STATIONS, load_statistics
+from tests.fakes.forecasts import INIT_TIME, write_forecast
+from tests.fakes.synthetic_source import SyntheticSource
+
+CYCLE = Cycle(model="good", init_time=INIT_TIME)
+LATER = Cycle(model="good", init_time=INIT_TIME + timedelta(hours=12))
+
+
+def publish(store: ObjectStore, cycle: Cycle, members: int) -> None:
+    write_forecast(
+        store, layout.forecast_store(cycle, "run"), members=members, steps=2, init_time=cycle.init_time
+    )
+    manifest = Manifest(
+        cycle=cycle, run="run", attempt="a", members=tuple(range(members)), steps=2, step_hours=12,
+        published_at=datetime.now(UTC), files={},
+    )  # fmt: skip
+    make_visible(store, manifest)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Settings, SyntheticSource]]:
+    """Settings of one model that works and one whose source is of another kind, and the source of truth."""
+
+    def prepare(published_until: datetime) -> tuple[Settings, SyntheticSource]:
+        model = ModelSettings(
+            checkpoint="-", statistics="-", trained_on="era5", source="truth", steps=2,
+            products=ProductSettings(events=(EventSettings(quantity="10m_wind_speed", threshold=5.0),)),
+            stations=StationSettings(observations=str(tmp_path / "reports.csv"), gross_limits={}),
+        )  # fmt: skip
+        settings = Settings(
+            store=StoreSettings(root=str(tmp_path / "store")),
+            run=RunSettings(cache=str(tmp_path / "cache")),
+            models={
+                "bad": model.model_copy(update={"trained_on": "hres", "stations": None}),
+                "good": model,
+            },
+            sources={"truth": SourceSettings(type="files", kind="era5")},
+        )
+        source = SyntheticSource(published_until=published_until)
+        monkeypatch.setattr(tasks.verification, "make_source", lambda *_: source)
+        monkeypatch.setattr(flows.verification, "load_settings", lambda: settings)
+        return settings, source
+
+    return prepare
+
+
+def test_cycles_are_scored_as_truth_arrives(
+    run: Callable[..., tuple[Settings, SyntheticSource]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, _ = run(INIT_TIME + timedelta(hours=12))
+    store = settings.store.open()
+    publish(store, CYCLE, members=3)
+    publish(store, LATER, members=2)  # an ensemble that lost a member
+    assert verification.fn(models=["good"]) == [str(CYCLE)]
+    assert load_statistics(store, CYCLE).sizes["lead_time"] == 1
+    assert not store.exists(layout.verification(LATER))
+
+    rows = [("A", 10.0, 20.0, 0.0, INIT_TIME + timedelta(hours=24), "2m_temperature", 280.0)]
+    columns = ["station", "latitude", "longitude", "height", "time", "variable", "value"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "reports.csv", index=False)
+    run(INIT_TIME + timedelta(days=3))
+    assert verification.fn(models=["good"]) == [str(CYCLE), str(LATER)]
+    assert load_statistics(store, CYCLE).sizes["lead_time"] == 2
+    assert load_statistics(store, CYCLE, STATIONS).sizes["lead_time"] == 1
+    assert load_statistics(store, LATER, EVENTS).sizes["probability"] == 3
+    assert {key.rsplit("/", 1)[-1] for key in store.list("reports/good/")} == {
+        "brier-global.png", "curves-global.png", "ranks-global.png", "reliability-global.png",
+    }  # fmt: skip
+    assert verification.fn(models=["good"]) == []
+    assert verification.fn(models=["good"], again=True) == [str(CYCLE), str(LATER)]
+
+    capsys.readouterr()
+    verify(model="good")
+    assert "Skill of good, global" in capsys.readouterr().out
+    verify(model="good", init_times=[CYCLE.identifier], stations=True)
+    shown = capsys.readouterr().out
+    assert "at stations" in shown
+    assert "2m" in shown  # the table is as narrow as the terminal
+
+
+def test_one_model_that_fails_keeps_no_other_from_being_scored(
+    run: Callable[..., tuple[Settings, SyntheticSource]],
+) -> None:
+    settings, _ = run(INIT_TIME + timedelta(days=3))
+    store = settings.store.open()
+    publish(store, CYCLE, members=2)
+    publish(store, Cycle(model="bad", init_time=INIT_TIME), members=2)
+    with pytest.raises(FoldcastError, match="1 cycles could not be scored, first bad/"):
+        verification.fn()
+    assert load_statistics(store, CYCLE).sizes["lead_time"] == 2
+
+
+def test_cycles_whose_members_were_removed_are_passed_over(
+    run: Callable[..., tuple[Settings, SyntheticSource]],
+) -> None:
+    settings, source = run(INIT_TIME + timedelta(days=3))
+    store = settings.store.open()
+    publish(store, CYCLE, members=2)
+    store.delete(layout.runs_prefix(CYCLE))
+    assert verification.fn(models=["good"]) == []
+    assert source.fetched == []
