@@ -35,7 +35,7 @@ from model.step import ModelStep
 from model.task import TaskConfig
 from model.training.curriculum import ExampleOrder, Stage
 from model.training.examples import AnalysisSeries, accumulate_precipitation
-from model.training.family_losses import FamilyLoss, GenCastLoss, GraphCastLoss
+from model.training.family_losses import EnsembleLoss, FamilyLoss, GenCastLoss, GraphCastLoss
 from model.training.growth import grow
 from model.training.losses import loss_weights
 from model.training.optimizer import Params, build_optimizer
@@ -229,9 +229,11 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
         optimizer = build_optimizer(config, lambda update: learning_rate(curriculum, update), params)
     except ValueError as error:
         raise FoldcastError(f"optimizer: {error}") from error
-    step = build_update(
-        settings, preparation.loss, optimizer, params, functools.partial(_batch_shapes, preparation)
-    )
+    shapes = functools.partial(_batch_shapes, preparation)
+    steps = {
+        members: build_update(settings, loss, optimizer, params, shapes)
+        for members, loss in _losses(preparation).items()
+    }
     state = initial_state(params, optimizer)
     watch = _held_out_skill(preparation)
     with TrainingCheckpoints(
@@ -243,7 +245,7 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
             if watch.exhausted:
                 return
         for update, batch in _batches(preparation, int(state.update)):
-            state, metrics = step(state, batch)
+            state, metrics = steps[curriculum.stage_of(update).ensemble_members](state, batch)
             metrics["learning_rate"] = learning_rate(curriculum, update)
             values = {name: float(value) for name, value in metrics.items()}
             _require_finite(values, update)
@@ -263,6 +265,23 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
             )
             if stopped:
                 return
+
+
+def _losses(preparation: Preparation) -> dict[int, FamilyLoss]:
+    """The loss of each kind of stage, by its number of members."""
+    own, losses = preparation.loss, {}
+    recompute = preparation.settings.chosen_rematerialisation() or KEEP_ALL
+    for members in {stage.ensemble_members for stage in preparation.settings.curriculum().stages}:
+        if members and not isinstance(own, GenCastLoss):
+            raise FoldcastError(
+                f"ensemble_members: expected 0 for a model that draws no samples, got {members}"
+            )
+        losses[members] = (
+            EnsembleLoss(of=own, members=members, rematerialize_steps=recompute.rollout_steps)
+            if members
+            else own
+        )
+    return losses
 
 
 def write_params(preparation: Preparation, state: TrainingState) -> Path:
@@ -336,8 +355,8 @@ def build_family(
         return GraphCastLoss(
             network=network, structure=structure, **common
         ), lambda: network.initial_parameters(key)
-    if recompute != KEEP_ALL:
-        raise FoldcastError("rematerialise: expected nothing for GenCast, its levels are GraphCast's")
+    if dataclasses.replace(recompute, rollout_steps=False) != KEEP_ALL:
+        raise FoldcastError("rematerialise: expected at most rollout_steps for GenCast; the rest is GraphCast's")
     denoising = gencast_network(config, task, platform=jax.default_backend())
     return GenCastLoss(
         network=denoising,

@@ -22,6 +22,8 @@ class Stage:
         accumulate: gradients averaged for one update.
         peak_learning_rate, final_learning_rate: of the half cosine.
         warmup_updates: linear ramp at the start.
+        ensemble_members: 0 for the family's own loss; from 2 on, so many members of a model that draws samples are
+            rolled out and their score is the loss (``model.training.ensemble_loss``).
     """
 
     updates: int
@@ -31,11 +33,14 @@ class Stage:
     peak_learning_rate: float = 1e-3
     final_learning_rate: float = 0.0
     warmup_updates: int = 0
+    ensemble_members: int = 0
 
     def __post_init__(self) -> None:
         for name in ("updates", "rollout_steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.ensemble_members < 0 or self.ensemble_members == 1:
+            raise ValueError(f"ensemble_members: expected 0, or 2 or more, got {self.ensemble_members}")
         if not 0 <= self.warmup_updates < self.updates:
             raise ValueError(
                 f"warmup_updates: expected 0 to below {self.updates} updates, got {self.warmup_updates}"

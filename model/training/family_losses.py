@@ -14,6 +14,7 @@ from model.gencast.structure import DenoiserStructure
 from model.graphcast import GraphCastNetwork, Structure
 from model.precision import accumulation_type, cast_parameters
 from model.step import ModelStep
+from model.training.ensemble_loss import ensemble_rollout_loss
 from model.training.losses import LossWeights, autoregressive_loss, weighted_squared_error
 from model.training.optimizer import Params
 from model.training.rematerialisation import recomputed
@@ -164,6 +165,63 @@ class GenCastLoss:
             return self.network.sample(cast, self.structure, embedding, self.basis, key, features)
 
         return predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleLoss:
+    """The almost fair CRPS of a few members of a model that draws samples, rolled out, as a ``Loss``.
+
+    Args:
+        of: the model in training, its sampler as its configuration says.
+        members: at least two.
+        rematerialize_steps: keep only the states between the steps of a rollout for the backward pass.
+    """
+
+    of: GenCastLoss
+    members: int
+    rematerialize_steps: bool = False
+
+    @property
+    def model_step(self) -> ModelStep:
+        """That of the model."""
+        return self.of.model_step
+
+    @property
+    def statics(self) -> Mapping[str, jax.Array]:
+        """Those of the model."""
+        return self.of.statics
+
+    @property
+    def arrays(self) -> Any:
+        """Those of the model."""
+        return self.of.arrays
+
+    def with_arrays(self, arrays: Any) -> Self:
+        """The same with other arrays."""
+        return replace(self, of=self.of.with_arrays(arrays))
+
+    def __call__(
+        self, params: Params, batch: Batch, keys: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean over the batch; each member of each example has its own key."""
+        predictor = self.of.predictor(params)
+
+        def of_example(example: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return ensemble_rollout_loss(
+                predictor,
+                self.of.model_step,
+                self.of.weights,
+                jax.random.split(key, self.members),
+                statics=self.of.statics,
+                rematerialize=self.rematerialize_steps,
+                **example,
+            )
+
+        return _mean(jax.vmap(of_example)(batch, keys))
+
+    def predictor(self, params: Params) -> Predict:
+        """That of the model."""
+        return self.of.predictor(params)
 
 
 def _mean(

@@ -19,6 +19,7 @@ from infra.errors import CheckpointMismatchError, DoesNotFitError, FoldcastError
 from infra.training_archive import StoredField
 from model.checkpoint_file import read_checkpoint
 from model.errors import InvalidFieldError
+from model.training.family_losses import EnsembleLoss
 from model.training.rematerialisation import LEVELS
 from tasks.training import prepare, updates
 from tasks.training_settings import TrainingSettings, read_training_settings
@@ -308,3 +309,59 @@ def test_a_file_that_says_too_little_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(FoldcastError, match="expected family, task and model"):
         read_training_settings(path)
+
+
+ONE_EVALUATION = {
+    "denoiser_architecture_config": {
+        "sparse_transformer_config": {
+            "attention_k_hop": 2,
+            "d_model": 8,
+            "num_layers": 1,
+            "num_heads": 2,
+            "ffw_hidden": 8,
+        },
+        "mesh_size": 1,
+        "latent_size": 8,
+    },
+    "sampler_config": {
+        "num_noise_levels": 1,
+        "max_noise_level": 200.0,
+        "min_noise_level": 200.0,
+        "stochastic_churn_rate": 0.0,
+    },
+}
+ENSEMBLE = {"updates": 1, "ensemble_members": 2, "peak_learning_rate": 1e-2}
+
+
+def test_a_stage_may_score_an_ensemble(data: Path, tmp_path: Path) -> None:
+    chosen = settings(data, tmp_path, family="gencast", model=ONE_EVALUATION, stages=(ENSEMBLE,))
+    preparation = prepare(chosen)
+
+    reports = list(updates(preparation))
+
+    # The score is in standard deviations of a step's change: of order one for a model that knows nothing.
+    assert 0 < reports[0].metrics["loss"] < 10
+    fresh, trained = preparation.checkpoint.params, params_of(tmp_path)
+    changes = [
+        float(np.abs(trained[module][name] - fresh[module][name]).max())
+        for module in fresh
+        for name in fresh[module]
+    ]
+    assert max(changes) > 1e-4
+    assert read_checkpoint((tmp_path / "params.npz").read_bytes()).config.sampler_config.num_noise_levels == 1
+
+
+def test_each_stage_has_its_own_loss(data: Path, tmp_path: Path) -> None:
+    stages = ({"updates": 1, "warmup_updates": 0}, ENSEMBLE)
+    preparation = prepare(settings(data, tmp_path, family="gencast", model=ONE_EVALUATION, stages=stages))
+
+    losses = tasks.training._losses(preparation)
+
+    assert losses[0] is preparation.loss
+    assert isinstance(losses[2], EnsembleLoss)
+    assert (losses[2].of, losses[2].members) == (preparation.loss, 2)
+
+
+def test_a_model_that_draws_no_samples_has_no_ensemble_to_score(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FoldcastError, match="draws no samples, got 2"):
+        next(updates(prepare(settings(data, tmp_path, stages=(ENSEMBLE,)))))

@@ -67,3 +67,8 @@ def test_settings_that_mean_nothing_are_refused() -> None:
         Stage(updates=5, peak_learning_rate=1e-3, final_learning_rate=1e-2)
     with pytest.raises(ValueError, match="stages"):
         Curriculum(stages=())
+
+
+def test_one_member_is_no_ensemble() -> None:
+    with pytest.raises(ValueError, match="expected 0, or 2 or more, got 1"):
+        Stage(updates=1, ensemble_members=1)
