@@ -21,7 +21,7 @@ from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
 from model.cycle import Cycle, cycle_times, parse_init_time
 from tasks.cycle_table import cycle_rows, publish_cycle_table
-from tasks.launch import LaunchOutcome, start_cycle, state_in_store
+from tasks.launch import LaunchOutcome, require_server, start_cycle, state_in_store
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -37,9 +37,12 @@ def parse_interval(text: str) -> timedelta:
     """
     units = {"h": "hours", "d": "days", "m": "minutes"}
     try:
-        return timedelta(**{units[text[-1:]]: float(text[:-1])})
-    except (KeyError, ValueError):
+        interval = timedelta(**{units[text[-1:]]: float(text[:-1])})
+    except (KeyError, ValueError, OverflowError):
         raise FoldcastError(f"interval: expected e.g. 6h or 1d, got {text!r}") from None
+    if interval <= timedelta(0):
+        raise FoldcastError(f"interval: expected a positive one, got {text!r}")
+    return interval
 
 
 def _interval(value: object) -> object:
@@ -163,7 +166,7 @@ def planned_cycles(
     """The cycles of a backfill, oldest first.
 
     Raises:
-        FoldcastError: end lies before start; a model is not configured.
+        FoldcastError: end lies before start; a model is not configured; a time is not on the hour.
     """
     first, last = (t.replace(tzinfo=UTC) if t.tzinfo is None else t for t in (start, end))
     if last < first:
@@ -171,7 +174,12 @@ def planned_cycles(
     names = sorted(models or settings.models)
     for name in names:
         settings.configured_model(name)
-    return [Cycle(model=name, init_time=t) for t in cycle_times(first, last, every=every) for name in names]
+    try:
+        return [
+            Cycle(model=name, init_time=t) for t in cycle_times(first, last, every=every) for name in names
+        ]
+    except ValueError as error:
+        raise FoldcastError(f"backfill: {error}") from None
 
 
 def split_published(
@@ -247,6 +255,8 @@ def backfill_command(
         raise FoldcastError(f"backfill: {error}") from None
     settings = load_settings()
     cycles = planned_cycles(settings, first, last, every=parse_interval(every), models=models)
+    if settings.run.submission == "work-pool" and not dry_run:
+        require_server()
 
     @flow(name="backfill", flow_run_name=f"backfill-{first:%Y%m%d}-{last:%Y%m%d}", persist_result=False)
     def run() -> None:

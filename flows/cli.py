@@ -1,7 +1,8 @@
 """The ``foldcast`` command.
 
 Every subcommand is a thin function that imports its flow when it is called, so ``--help`` answers at once.
-Expected failures end in one readable line and exit code 1; ``--debug`` shows the traceback behind it.
+What a user or a machine got wrong ends in one readable line and exit code 1, with the traceback behind
+``--debug``; any other exception is a fault of Foldcast and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from infra.errors import FoldcastError
-from infra.machine_faults import machine_fault
+from flows.cli_models import add_model_commands
+from flows.cli_options import Count, InitTime, NotNegative, Port, PortOrNone
+from infra.failures import readable_failure
 from infra.settings import private_orchestration, quiet_orchestration
 
 _PROLOGUE = """Operational forecasts with the GraphCast family of machine-learned weather models.
@@ -30,8 +32,7 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
-checkpoint = App(name="checkpoint", help="Look into published params files.")
-app.command(checkpoint)
+add_model_commands(app)
 
 
 def main() -> None:
@@ -43,16 +44,15 @@ def main() -> None:
     quiet_orchestration(debug=debug)
     try:
         app(tokens, exit_on_error=True)
-    except (FoldcastError, ValueError) as error:  # a value type refuses what was typed with a ValueError
-        if debug:
-            raise
-        errors.print(f"foldcast: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
     except KeyboardInterrupt:
         errors.print("foldcast: interrupted; what is done is kept, run the same command again to go on")
         sys.exit(130)
     except Exception as error:
-        reason = machine_fault(error)
+        reason = readable_failure(error)
+        if reason is None:
+            error.add_note(
+                "This is a fault of Foldcast, not of what was asked; please report it with the lines above."
+            )
         if debug or reason is None:
             raise
         errors.print(f"foldcast: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -80,9 +80,9 @@ def demo(output: Path = Path("demo-output")) -> None:
 def forecast(
     *,
     model: str,
-    init: str | None = None,
-    members: int | None = None,
-    steps: int | None = None,
+    init: InitTime | None = None,
+    members: Count | None = None,
+    steps: Count | None = None,
     source: str | None = None,
     force: bool = False,
     submit: bool = False,
@@ -104,7 +104,8 @@ def forecast(
     source
         Name of a configured source instead of the model's.
     force
-        Run the cycle again even if it is published.
+        Check, make and publish the products of a published cycle again. Its initial condition and its members
+        are taken from the store where they are whole.
     submit
         Hand it to the Prefect server's workers instead of running it here.
     """
@@ -114,84 +115,7 @@ def forecast(
 
 
 @app.command
-def rollout(
-    *,
-    checkpoint: str,
-    dataset: str,
-    stats: str,
-    steps: int,
-    output: str,
-    members: int = 1,
-    seed: int = 0,
-    rng: Literal["operational", "reference"] = "operational",
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    attention: str = "auto",
-    timings: Path | None = None,
-) -> None:
-    """Run a model alone, on DeepMind's own file formats.
-
-    Example: `foldcast rollout --checkpoint params.npz --dataset in.nc --stats stats --steps 4 --output o.nc`
-
-    Parameters
-    ----------
-    checkpoint
-        Params file as published (.npz): a path or a gs://, s3:// or https:// URL.
-    dataset
-        Example dataset file with at least two frames.
-    stats
-        Folder or URL of the *_by_level.nc statistics.
-    steps
-        Number of model steps.
-    output
-        Where the predictions go: .nc or .zarr.
-    members
-        Ensemble members (GenCast).
-    seed
-        Seed of the random keys.
-    rng
-        `reference` follows DeepMind's published recipe, `operational` folds in the init time as well.
-    precision
-        Compute type; auto takes the checkpoint family's own.
-    attention
-        GenCast's attention; auto chooses by backend.
-    timings
-        JSON file for compile and step seconds and memory peaks.
-    """
-    from tasks.standalone import rollout as run
-
-    run(
-        checkpoint=checkpoint,
-        dataset=dataset,
-        stats=stats,
-        steps=steps,
-        output=output,
-        members=members,
-        seed=seed,
-        rng=rng,
-        precision=precision,
-        attention=attention,
-        timings=timings,
-    )
-
-
-@checkpoint.command
-def show(path: str) -> None:
-    """Say what a params file is: family, configuration, parameters, licence, memory it needs.
-
-    Example: `foldcast checkpoint show params.npz`
-
-    Parameters
-    ----------
-    path
-        Path or URL of the .npz file.
-    """
-    from tasks.standalone import show_checkpoint as run
-
-    run(path)
-
-
-@app.command
-def plan(*, model: str, members: int | None = None, steps: int | None = None) -> None:
+def plan(*, model: str, members: Count | None = None, steps: Count | None = None) -> None:
     """Say what a run would need against what this machine has, before it starts.
 
     Example: `foldcast plan --model gencast --members 50`
@@ -211,59 +135,13 @@ def plan(*, model: str, members: int | None = None, steps: int | None = None) ->
 
 
 @app.command
-def decode(source: Path, output: Path) -> None:
-    """Decode a GRIB file to NetCDF with canonical names and units, on its own grid.
-
-    Example: `foldcast decode analysis.grib2 analysis.nc`
-
-    Parameters
-    ----------
-    source
-        GRIB 1 or 2 file.
-    output
-        NetCDF file to write.
-    """
-    from flows.decode import decode_file, print_summary
-
-    print_summary(decode_file(source, output), output)
-
-
-@app.command
-def regrid(
-    source: Path,
-    output: Path,
-    *,
-    grid: float,
-    method: Literal["auto", "subset", "linear", "conservative", "nearest"] = "auto",
-) -> None:
-    """Bring a GRIB or NetCDF file to a regular grid with poles.
-
-    Example: `foldcast regrid analysis.grib2 analysis-1deg.nc --grid 1.0 --method linear`
-
-    Parameters
-    ----------
-    source
-        File to read.
-    output
-        NetCDF file to write.
-    grid
-        Spacing of the target grid in degrees.
-    method
-        Interpolation; auto takes a subset of points where the grids allow it, else linear.
-    """
-    from flows.decode import print_summary, regrid_file
-
-    print_summary(regrid_file(source, output, resolution=grid, method=method), output)
-
-
-@app.command
 def backfill(
     *,
-    start: str,
-    end: str,
+    start: InitTime,
+    end: InitTime,
     every: str = "24h",
     models: list[str] | None = None,
-    max_parallel: int = 2,
+    max_parallel: Count = 2,
     dry_run: bool = False,
     force: bool = False,
 ) -> None:
@@ -282,11 +160,11 @@ def backfill(
     models
         Names of configured models; default: all.
     max_parallel
-        Cycles running at once.
+        Cycles running at once on the workers; in this process they run one after the other.
     dry_run
         Only say what would be done.
     force
-        Run published cycles again as well.
+        Make and publish the products of published cycles again as well.
     """
     from flows.backfill import backfill_command as run
 
@@ -302,8 +180,8 @@ def backfill(
 
 
 @app.command
-def verify(*, model: str, init: str | None = None) -> None:
-    """Score published cycles against the analyses that have arrived since.
+def verify(*, model: str, init: InitTime | None = None, stations: bool = False) -> None:
+    """Score published cycles against the analyses, or the station reports, that have arrived since.
 
     Example: `foldcast verify --model gencast`
 
@@ -313,10 +191,12 @@ def verify(*, model: str, init: str | None = None) -> None:
         Name of a configured model.
     init
         Only this cycle; default: all published cycles.
+    stations
+        Show the scores against the station reports configured for the model.
     """
     from flows.verification import verify as run
 
-    run(model=model, init_times=[init] if init else None)
+    run(model=model, init_times=[init] if init else None, stations=stations)
 
 
 @app.command
@@ -336,97 +216,40 @@ def status(*, models: list[str] | None = None) -> None:
 
 
 @app.command
-def train(*, config: Path) -> None:
-    """Train or fine-tune a model as a configuration file says.
-
-    Example: `foldcast train --config training.toml`
-
-    Parameters
-    ----------
-    config
-        TOML file, see docs/training.md.
-    """
-    from flows.training import train_command as run
-
-    run(config)
-
-
-@app.command
-def nature_run(*, output: Path, years: float = 1.0, seed: int = 0) -> None:
-    """Run a general circulation model freely and archive its analyses.
-
-    Example: `foldcast nature-run --years 2 --output nature-run`
-
-    Parameters
-    ----------
-    output
-        Folder of the archive.
-    years
-        Simulated years after the spin-up.
-    seed
-        Seed of the initial perturbation.
-    """
-    from flows.nature_run import nature_run_command as run
-
-    run(output=output, years=years, seed=seed)
-
-
-@app.command
-def evaluate_demo(
+def set_up(
     *,
-    archive: Path | None = None,
-    days: int = 10,
-    starts: int = 60,
-    members: int = 8,
-    ensemble_starts: int = 60,
-    ensemble_days: int = 5,
-    stable_days: int = 15,
+    pools: Literal["process", "docker", "kubernetes"] = "process",
+    prefect_file: Path = Path("prefect.yaml"),
 ) -> None:
-    """Print the skill of the bundled models against persistence and climatology.
+    """Make pools, queues, limits, automations and deployments on the Prefect server of PREFECT_API_URL.
 
-    Example: `foldcast evaluate-demo --days 3 --ensemble-days 2`
+    `foldcast serve` does the same for the server it starts. May be repeated, after an upgrade say.
+
+    Example: `foldcast set-up --pools kubernetes`
 
     Parameters
     ----------
-    archive
-        Zarr store of held-out analyses. Default: the twelve bundled days, which leave room for few starts.
-    days
-        Lead time of the deterministic model; at most 5 with the bundled days.
-    starts
-        Its forecasts, evenly over the archive.
-    members
-        Of the ensemble.
-    ensemble_starts
-        Forecasts of the ensemble.
-    ensemble_days
-        Lead time of the ensemble.
-    stable_days
-        Length of the one long forecast that is watched for stability.
+    pools
+        What workers start flow runs with: processes, containers on GPU hosts, or Kubernetes jobs.
+    prefect_file
+        The file that declares the deployments.
     """
-    from flows.skill import evaluate_demo as run
+    from flows.set_up import set_up_command as run
 
-    run(
-        archive=archive,
-        days=days,
-        starts=starts,
-        members=members,
-        ensemble_starts=ensemble_starts,
-        ensemble_days=ensemble_days,
-        stable_days=stable_days,
-    )
+    run(pools=pools, prefect_file=prefect_file)
 
 
 @app.command
 def serve(
     *,
     host: str = "127.0.0.1",
-    port: int = 4200,
+    port: Port = 4200,
     home: Path = Path("foldcast-server"),
     database_url: Annotated[str | None, Parameter(env_var="FOLDCAST_SERVER_DATABASE_URL")] = None,
     credentials: Annotated[str | None, Parameter(env_var="FOLDCAST_SERVER_CREDENTIALS")] = None,
-    gpu_workers: int = 1,
-    pages_port: int = 4201,
-    metrics_port: int | None = None,
+    gpu_workers: NotNegative = 1,
+    pages_port: PortOrNone = 4201,
+    metrics_port: Port | None = None,
 ) -> None:
     """Start server, work pools, workers, deployments and UI on this machine.
 

@@ -19,6 +19,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, State
+from pydantic import PositiveInt
 from rich.console import Console
 
 from flows.ensemble import forecast_ensemble
@@ -32,7 +33,7 @@ from infra.work_pool_setup import SOURCE_LIMIT
 from model.cycle import Cycle, parse_init_time, recent_init_times
 from tasks.cycle_links import publish_links
 from tasks.initial_conditions import missing_inputs, prepare_initial_condition_task
-from tasks.launch import start_cycle
+from tasks.launch import require_server, start_cycle
 from tasks.products import make_products
 from tasks.publish import publish_cycle
 from tasks.rollout import ProgressCallback
@@ -46,8 +47,8 @@ R = TypeVar("R")
 def forecast(
     model: str,
     init_time: datetime,
-    members: int | None = None,
-    steps: int | None = None,
+    members: PositiveInt | None = None,
+    steps: PositiveInt | None = None,
     source: str | None = None,
     force: bool = False,
 ) -> str | State:
@@ -61,7 +62,8 @@ def forecast(
         members: ensemble size; default the model's.
         steps: number of model steps; default the model's.
         source: name of a configured source; default the model's.
-        force: run a published cycle again and replace it.
+        force: make and publish the products of a published cycle again and replace them; what is whole of its
+            initial condition and members is kept.
     """
     settings = load_settings()
     if source is not None:
@@ -182,13 +184,18 @@ def forecast_command(
     settings = load_settings()
     if source is not None:
         settings = settings.with_source(model, source)
-    cycle = Cycle(model=model, init_time=_parsed(init)) if init else newest_complete(model, settings)
+    settings.configured_model(model)
+    cycle = _cycle(model, init) if init else newest_complete(model, settings)
+    if submit or settings.run.submission == "work-pool":
+        require_server()
     if submit:
         series = f"forced-{utc_now():%Y%m%dT%H%M%S}" if force else ""
         parameters = {"members": members, "steps": steps, "source": source, "force": force}
         status = start_cycle(cycle, queue="realtime", attempts=None, series=series, parameters=parameters)
         console.print(f"{cycle}: {status.state} {status.reason}".rstrip())
         return
+    if not settings.store.open().exists(layout.cycle_manifest(cycle)):
+        require_inputs(cycle, settings)  # said at once, before Prefect starts
     manifest = forecast_here(cycle, settings, console, members=members, steps=steps, force=force)
     console.print(f"Published: {settings.store.open().url(manifest)}", soft_wrap=True)
 
@@ -212,9 +219,20 @@ def newest_complete(model: str, settings: Settings) -> Cycle:
     )
 
 
-def _parsed(init: str) -> datetime:
+def require_inputs(cycle: Cycle, settings: Settings) -> None:
+    """Raises MissingDataError if the source lacks inputs of a cycle, with the first ones it lacks."""
+    missing = missing_inputs(cycle, settings)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        source = settings.configured_model(cycle.model).source
+        raise MissingDataError(
+            f"{cycle}: expected its inputs at source {source!r}, missing {missing[0]}{more}"
+        )
+
+
+def _cycle(model: str, init: str) -> Cycle:
     try:
-        return parse_init_time(init)
+        return Cycle(model=model, init_time=parse_init_time(init))
     except ValueError as error:
         raise FoldcastError(str(error)) from None
 

@@ -147,11 +147,24 @@ def set_up(server: LocalServer, prefect_file: Path, *, gpu_workers: int = 1) -> 
     Raises:
         ServiceError: the file is missing or not accepted.
     """
-    if not prefect_file.is_file():
-        raise ServiceError(f"deployments: expected a prefect.yaml at {prefect_file.resolve()}, found none")
     with temporary_settings(client_settings(server)):
         asyncio.run(_set_up_pools(gpu_workers))
         create_automations(load_settings().webhook)
+    deploy(prefect_file, child_environment(**server.environment()))
+
+
+def deploy(prefect_file: Path, environment: dict[str, str]) -> None:
+    """Make or update the deployments that a file declares.
+
+    Args:
+        prefect_file: the file.
+        environment: names the server.
+
+    Raises:
+        ServiceError: the file is missing or not accepted.
+    """
+    if not prefect_file.is_file():
+        raise ServiceError(f"deployments: expected a prefect.yaml at {prefect_file.resolve()}, found none")
     done = subprocess.run(
         [
             sys.executable,
@@ -163,7 +176,7 @@ def set_up(server: LocalServer, prefect_file: Path, *, gpu_workers: int = 1) -> 
             "--prefect-file",
             str(prefect_file),
         ],
-        env=child_environment(**server.environment()),
+        env=environment,
         capture_output=True,
         text=True,
         check=False,

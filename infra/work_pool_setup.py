@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -44,6 +44,24 @@ POOLS = (
     Pool(name="gpu", description="Blocks of ensemble members on GPU workers."),
     Pool(name="tpu", description="Blocks of ensemble members on TPU workers."),
 )
+
+PoolKind = Literal["process", "docker", "kubernetes"]
+
+
+def pools_of(kind: PoolKind) -> tuple[Pool, ...]:
+    """The pools of a server whose workers are elsewhere.
+
+    Args:
+        kind: ``process``: flow runs in the workers' own environment; ``docker``: members on GPUs in containers of
+            the workers' hosts; ``kubernetes``: every flow run as a Job.
+    """
+    if kind == "kubernetes":
+        return tuple(replace(pool, type=kind, template=f"kubernetes-{pool.name}.json") for pool in POOLS)
+    if kind == "docker":
+        docker = {"type": kind, "template": "docker-gpu.json"}
+        return tuple(replace(pool, **docker) if pool.name == "gpu" else pool for pool in POOLS)
+    return POOLS
+
 
 CONTROLLER_SLOTS = 8
 """Flow runs at once of a controller pool's worker on one machine."""

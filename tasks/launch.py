@@ -16,9 +16,12 @@ from typing import Any, Literal
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from infra import layout
 from infra.claims import holder_of
+from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
@@ -46,6 +49,14 @@ class LaunchOutcome:
     def ended(self) -> bool:
         """Whether nothing more will happen to it without being asked."""
         return self.state in ("published", "skipped", "failed", "late")
+
+
+def require_server() -> None:
+    """Raises FoldcastError unless a Prefect server is configured: without one nothing that is submitted ever runs."""
+    if not PREFECT_API_URL.value():
+        raise FoldcastError(
+            "Prefect server: expected its address in PREFECT_API_URL, found none; `foldcast serve` starts one"
+        )
 
 
 def state_in_store(store: ObjectStore, cycle: Cycle) -> LaunchOutcome | None:
@@ -83,7 +94,13 @@ async def _start_cycle(
     cycle: Cycle, queue: str, attempts: int | None, pause: timedelta, series: str, parameters: dict[str, Any]
 ) -> LaunchOutcome:
     async with get_client() as client:
-        deployment = await client.read_deployment_by_name(DEPLOYMENT)
+        try:
+            deployment = await client.read_deployment_by_name(DEPLOYMENT)
+        except ObjectNotFound:
+            raise FoldcastError(
+                f"Prefect server {client.api_url}: expected the deployment {DEPLOYMENT!r}, found none; "
+                "`foldcast set-up` makes it"
+            ) from None
         run: FlowRun | None = None
         for attempt in count(1) if attempts is None else range(1, attempts + 1):
             before = await _find_run(client, _key(cycle, series, attempt))

@@ -1,0 +1,73 @@
+"""What went wrong in a line for people, as far as a user, a machine or a server is behind it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from urllib.parse import urlsplit
+
+from infra.errors import FoldcastError
+from infra.machine_faults import behind, machine_fault
+
+EXTRAS = {
+    "asyncpg": "postgresql",
+    "dinosaur": "nature-run",
+    "gcsfs": "gcs",
+    "jcm": "nature-run",
+    "optax": "train",
+    "orbax": "train",
+    "prefect_kubernetes": "kubernetes",
+}
+"""Module → the extra of Foldcast that brings it."""
+
+
+def readable_failure(error: BaseException) -> str | None:
+    """What a user is told of an exception; None for one that is a fault of Foldcast itself.
+
+    Args:
+        error: anything raised. Expected failures speak for themselves. A full disk, a missing extra, a server that
+            refuses or is not there, and files that are not what they must be, are told from the exception
+            that reports them.
+    """
+    if isinstance(error, FoldcastError):
+        return str(error)
+    return machine_fault(error) or _missing_extra(error) or _server_failure(error) or _system_failure(error)
+
+
+def _missing_extra(error: BaseException) -> str | None:
+    for each in behind(error):
+        module = (each.name or "").split(".")[0] if isinstance(each, ImportError) else ""
+        if module in EXTRAS:
+            extra = EXTRAS[module]
+            return f"this needs the extra {extra!r}: pip install 'foldcast[{extra}]' (no module named {module!r})"
+    return None
+
+
+def _server_failure(error: BaseException) -> str | None:
+    httpx, prefect = sys.modules.get("httpx"), sys.modules.get("prefect.exceptions")
+    if httpx is not None and isinstance(error, httpx.HTTPStatusError):
+        response = error.response
+        return f"server {_place(str(response.url))}: refused with {response.status_code} {response.reason_phrase}"
+    if httpx is not None and isinstance(error, httpx.TransportError):
+        request = getattr(error, "_request", None)  # the property raises where there is none
+        where = f" {_place(str(request.url))}" if request is not None else ""
+        return f"server{where}: cannot be reached: {str(error) or type(error).__name__}"
+    if prefect is not None and isinstance(error, prefect.ObjectNotFound):
+        return f"Prefect server: does not have what is asked for: {error}"
+    if isinstance(error, RuntimeError) and "ephemeral Prefect API server" in str(error):
+        return "Prefect's temporary server: did not start in time; the machine is busy, or `foldcast serve` helps"
+    return None
+
+
+def _system_failure(error: BaseException) -> str | None:
+    if isinstance(error, (ConnectionError, socket.gaierror, TimeoutError)) and str(error):
+        return f"network: {error}"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return None
+
+
+def _place(url: str) -> str:
+    """A URL without user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
