@@ -81,7 +81,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "store" {
   }
 }
 
-# Writers: controllers and members. They list, read, write and delete below the bucket, and nothing else.
+# Writers: controllers and members. They list the bucket; read, write and delete below the prefix; and nothing else.
 data "aws_iam_policy_document" "writer" {
   statement {
     actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
@@ -89,7 +89,7 @@ data "aws_iam_policy_document" "writer" {
   }
   statement {
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
-    resources = ["${aws_s3_bucket.store.arn}/*"]
+    resources = ["${aws_s3_bucket.store.arn}/${var.prefix}*"]
   }
 }
 
