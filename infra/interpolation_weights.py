@@ -28,6 +28,9 @@ from infra.grib_field import SourceGrid
 from infra.settings import child_environment
 from model.grid import Grid
 
+MIR_TIMEOUT_SECONDS = 900.0
+"""Until MIR is ended: a stalled disk would keep it, and the worker, for ever."""
+
 WeightedMethod = Literal["linear", "conservative", "nearest"]
 _MIR_METHODS: dict[WeightedMethod, str] = {
     "linear": "linear",
@@ -77,13 +80,19 @@ def _make_weights(source: str, target: str, method: str, path: Path) -> scipy.sp
 
 def _run_mir(*arguments: str) -> None:
     with tempfile.TemporaryDirectory(prefix="foldcast-mir-") as own_cache:
-        finished = subprocess.run(
-            [sys.executable, mir_program.__file__, *arguments],
-            env=child_environment(MIR_CACHE_PATH=own_cache),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        try:
+            finished = subprocess.run(
+                [sys.executable, mir_program.__file__, *arguments],
+                env=child_environment(MIR_CACHE_PATH=own_cache),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=MIR_TIMEOUT_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InvalidFieldError(
+                f"MIR did not {' '.join(arguments[:4])} within {MIR_TIMEOUT_SECONDS:g} s"
+            ) from error
     if finished.returncode != 0:
         lines = [line for line in finished.stderr.splitlines() if line.strip()]
         reason = lines[-1] if lines else "no reason given"

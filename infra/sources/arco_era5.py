@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from infra.errors import InvalidFieldError, MissingDataError, TransientSourceError
+from infra.errors import InvalidFieldError, MissingDataError
 from infra.retry import RetryPolicy
 from infra.sources.field_copies import write_copy
 from infra.sources.raw_files import raw_file
+from infra.sources.remote import provider_errors
 from infra.sources.source import (
     AUXILIARY_VARIABLES,
     Availability,
@@ -44,7 +45,7 @@ class ArcoEra5:
         preliminary: whether ERA5T (about a week behind, may still be corrected) is taken, or only final ERA5
             (about three months behind).
         options: fsspec storage options.
-        retry: for every variable.
+        retry: for opening the archive, and for every variable.
     """
 
     name: str = "arco-era5"
@@ -66,13 +67,13 @@ class ArcoEra5:
 
     def available(self, request: FieldRequest) -> Availability:
         """Whether the time lies within what the archive declares valid."""
-        with self._open() as archive:
+        with self.retry.run(self._open) as archive:
             reason = self._refusal(archive, request)
         return Availability(complete=reason is None, missing=(reason,) if reason else (), source=self.root)
 
     def fetch(self, request: FieldRequest, folder: Path) -> tuple[RawFile, ...]:
         """One NetCDF file for each variable."""
-        with self._open() as archive:
+        with self.retry.run(self._open) as archive:
             reason = self._refusal(archive, request)
             if reason is not None:
                 raise MissingDataError(reason)
@@ -95,6 +96,10 @@ class ArcoEra5:
         return write_copy(dataset, path, url=url)
 
     def _read(self, archive: xr.Dataset, request: FieldRequest, name: str) -> xr.DataArray:
+        with provider_errors(f"{self.root}#{name}"):
+            return self._values(archive, request, name)
+
+    def _values(self, archive: xr.Dataset, request: FieldRequest, name: str) -> xr.DataArray:
         end = _naive(request.valid_time)
         hours = _SUMMED.get(name)
         array = archive[_HOURLY_PRECIPITATION if hours else name]
@@ -111,17 +116,14 @@ class ArcoEra5:
             return array.load()
         except KeyError as error:
             raise MissingDataError(f"{self.root}: {name} has no {error}") from error
-        except OSError as error:
-            raise TransientSourceError(f"{self.root}: reading {name} failed: {error}") from error
 
     def _open(self) -> xr.Dataset:
         options = dict(self.options) if "://" in self.root else None
-        try:
-            return xr.open_zarr(self.root, chunks=None, storage_options=options)
-        except FileNotFoundError as error:
-            raise MissingDataError(f"{self.root}: no Zarr archive there") from error
-        except OSError as error:
-            raise TransientSourceError(f"{self.root}: cannot be opened: {error}") from error
+        with provider_errors(self.root):
+            try:
+                return xr.open_zarr(self.root, chunks=None, storage_options=options)
+            except FileNotFoundError as error:
+                raise MissingDataError(f"{self.root}: no Zarr archive there") from error
 
     def _refusal(self, archive: xr.Dataset, request: FieldRequest) -> str | None:
         start, final, preliminary = (

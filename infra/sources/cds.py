@@ -1,7 +1,9 @@
 """ERA5 from the Copernicus Climate Data Store as GRIB, by its retrieve API.
 
 https://cds.climate.copernicus.eu/how-to-api: a request is posted, becomes a job, and its result is one GRIB
-file. Only what is not already in the folder is asked for. Final ERA5 (experiment 0001) and ERA5T (0005) come
+file. Only what is not already in the folder is asked for. A job waits in a queue, maybe for hours: its number is
+noted beside the result, and where that was lost the account's jobs are looked through, so that who comes again
+takes up the job instead of queueing anew. Final ERA5 (experiment 0001) and ERA5T (0005) come
 in one file and are told apart in every message.
 """
 
@@ -11,8 +13,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ import httpx
 from infra.errors import InvalidFieldError, MissingDataError, TransientSourceError
 from infra.grib_messages import messages
 from infra.retry import RetryPolicy
+from infra.sources.remote import http_errors, stated_length, time_limit, within
 from infra.sources.source import Availability, FieldRequest, RawFile, SourceKind, SourceOffer
 from model.variables import COMPUTED_FORCINGS, LEVELS_37, VARIABLES
 
@@ -35,6 +37,8 @@ _CDS_NAMES = {
     **dict.fromkeys(_ACCUMULATIONS, "total_precipitation"),
 }
 _POLL_SECONDS = 10.0
+_TIMEOUT_SECONDS = 60.0
+_JOBS_LOOKED_THROUGH = 50
 _UNDER_WAY = ("accepted", "running")
 """States of a job that will change; the others are successful, failed, rejected, dismissed and deleted."""
 
@@ -101,7 +105,8 @@ class Cds:
         name: as configured.
         key: personal access token.
         endpoint: URL of the API.
-        longest_wait: until a queued job counts as failed for now.
+        longest_wait: for the jobs of one request, until they count as failed for now; whoever comes again goes
+            on waiting for the same jobs.
         retry: for each HTTP request.
         clock, pause: replaced in tests.
     """
@@ -110,7 +115,7 @@ class Cds:
     name: str = "cds"
     kind: SourceKind = "era5"
     endpoint: str = ENDPOINT
-    longest_wait: timedelta = timedelta(hours=2)
+    longest_wait: timedelta = timedelta(minutes=25)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     clock: Callable[[], float] = field(default=monotonic, repr=False, compare=False)
     pause: Callable[[float], None] = field(default=sleep, repr=False, compare=False)
@@ -138,37 +143,74 @@ class Cds:
         return Availability(complete=True, source=url)
 
     def fetch(self, request: FieldRequest, folder: Path) -> tuple[RawFile, ...]:
-        """One GRIB file for each retrieval."""
+        """One GRIB file for each retrieval; all are queued before the first is waited for."""
         folder.mkdir(parents=True, exist_ok=True)
-        files = []
-        for retrieval in build_requests(request):
-            path = folder / retrieval.file_name
-            if not path.exists():
-                self._retrieve(retrieval, path)
-            digests = tuple(hashlib.sha256(message).hexdigest() for message in messages(path))
-            files.append(
-                RawFile(
-                    path=path,
-                    format="grib",
-                    url=f"{self.endpoint}#{retrieval.dataset}",
-                    sha256=digests,
-                    size=path.stat().st_size,
-                )
-            )
-        return tuple(files)
-
-    def _retrieve(self, retrieval: CdsRequest, path: Path) -> None:
-        base = f"{self.endpoint}/retrieve/v1"
-        job = self._json(
-            "POST", f"{base}/processes/{retrieval.dataset}/execution", {"inputs": dict(retrieval.inputs)}
-        )
-        url = f"{base}/jobs/{job.get('jobID')}"
+        paths = {folder / retrieval.file_name: retrieval for retrieval in build_requests(request)}
+        absent = {path: retrieval for path, retrieval in paths.items() if not path.exists()}
+        jobs = {path: self._job(retrieval, _note(path)) for path, retrieval in absent.items()}
         deadline = self.clock() + self.longest_wait.total_seconds()
-        while (status := str(job.get("status"))) in _UNDER_WAY:
+        for path, retrieval in absent.items():
+            try:
+                self._bring(jobs[path], retrieval, path, deadline)
+            except (MissingDataError, InvalidFieldError):  # nothing will come of this job
+                _note(path).unlink(missing_ok=True)
+                raise
+            _note(path).unlink(missing_ok=True)
+        return tuple(self._described(path, retrieval) for path, retrieval in paths.items())
+
+    def _described(self, path: Path, retrieval: CdsRequest) -> RawFile:
+        return RawFile(
+            path=path,
+            format="grib",
+            url=f"{self.endpoint}#{retrieval.dataset}",
+            sha256=tuple(hashlib.sha256(message).hexdigest() for message in messages(path)),
+            size=path.stat().st_size,
+        )
+
+    @property
+    def _base(self) -> str:
+        return f"{self.endpoint}/retrieve/v1"
+
+    def _job(self, retrieval: CdsRequest, note: Path) -> str:
+        """URL of a job for a retrieval: the one noted, one that is under way already, or a new one."""
+        if note.exists():
+            url = f"{self._base}/jobs/{note.read_text().strip()}"
+            try:
+                self._json("GET", url)
+                return url
+            except MissingDataError:  # the data store has forgotten it
+                note.unlink(missing_ok=True)
+        number = str(self.retry.run(lambda: self._under_way(retrieval) or self._posted(retrieval)))
+        temporary = note.with_name(f".writing-{uuid.uuid4().hex}")
+        temporary.write_text(number)
+        os.replace(temporary, note)
+        return f"{self._base}/jobs/{number}"
+
+    def _posted(self, retrieval: CdsRequest) -> str:
+        url = f"{self._base}/processes/{retrieval.dataset}/execution"
+        job = self._json_once("POST", url, {"inputs": dict(retrieval.inputs)})
+        if "jobID" not in job:
+            raise InvalidFieldError(f"{url}: expected jobID, got {job}")
+        return str(job["jobID"])
+
+    def _under_way(self, retrieval: CdsRequest) -> str | None:
+        """A job of this account for the same retrieval, e.g. one whose number never reached us."""
+        try:
+            latest = self._json_once("GET", f"{self._base}/jobs?limit={_JOBS_LOOKED_THROUGH}&sort=-created")
+            for job in latest.get("jobs", []):
+                if job.get("processID") == retrieval.dataset and job.get("status") in _UNDER_WAY:
+                    whole = self._json_once("GET", f"{self._base}/jobs/{job['jobID']}?request=true")
+                    if _asks_for(whole, retrieval):
+                        return str(job["jobID"])
+        except MissingDataError:  # no such list: an older or a smaller server
+            return None
+        return None
+
+    def _bring(self, url: str, retrieval: CdsRequest, path: Path, deadline: float) -> None:
+        while (status := str(self._json("GET", url).get("status"))) in _UNDER_WAY:
             if self.clock() > deadline:
                 raise TransientSourceError(f"{url}: still {status} after {self.longest_wait}")
             self.pause(_POLL_SECONDS)
-            job = self._json("GET", url)
         if status != "successful":
             reason = self._json("GET", f"{url}/results", tolerate=True)
             raise MissingDataError(
@@ -179,29 +221,37 @@ class Cds:
             raise InvalidFieldError(f"{url}/results: expected asset.value.href, got {asset}")
         self.retry.run(lambda: self._download(asset["href"], asset.get("file:size"), path))
 
-    def _json(
+    def _json(self, method: str, url: str, *, tolerate: bool = False) -> dict[str, Any]:
+        return self.retry.run(lambda: self._json_once(method, url, tolerate=tolerate))
+
+    def _json_once(
         self, method: str, url: str, body: Mapping[str, Any] | None = None, *, tolerate: bool = False
     ) -> dict[str, Any]:
-        def once() -> dict[str, Any]:
-            with _http_errors(url):
-                headers = {"PRIVATE-TOKEN": self.key}
-                response = httpx.request(method, url, json=body, headers=headers, timeout=60.0)
+        headers = {"PRIVATE-TOKEN": self.key}
+        with (
+            http_errors(url),
+            httpx.stream(method, url, json=body, headers=headers, timeout=_TIMEOUT_SECONDS) as response,
+        ):
             if not tolerate:
                 _check(response, url)
-            try:
-                return dict(response.json())
-            except ValueError as error:
-                raise InvalidFieldError(f"{url}: expected JSON, got {response.text[:120]!r}") from error
-
-        return self.retry.run(once)
+            limit = time_limit(_TIMEOUT_SECONDS, stated_length(response))
+            text = b"".join(within(response.iter_bytes(), seconds=limit, url=url, clock=self.clock))
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise InvalidFieldError(f"{url}: expected a JSON object, got {text[:120]!r}") from error
 
     def _download(self, url: str, size: int | None, path: Path) -> None:
         temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
         try:
-            with _http_errors(url), httpx.stream("GET", url, timeout=60.0, follow_redirects=True) as response:
+            with (
+                http_errors(url),
+                httpx.stream("GET", url, timeout=_TIMEOUT_SECONDS, follow_redirects=True) as response,
+            ):
                 _check(response, url)
+                limit = time_limit(_TIMEOUT_SECONDS, size or stated_length(response))
                 with open(temporary, "xb") as file:
-                    for piece in response.iter_bytes():
+                    for piece in within(response.iter_bytes(), seconds=limit, url=url, clock=self.clock):
                         file.write(piece)
             got = temporary.stat().st_size
             if size is not None and got != size:
@@ -225,9 +275,15 @@ def _check(response: httpx.Response, url: str) -> None:
         raise MissingDataError(f"{url}: HTTP {status} {response.reason_phrase}")
 
 
-@contextmanager
-def _http_errors(url: str) -> Iterator[None]:
-    try:
-        yield
-    except httpx.TransportError as error:
-        raise TransientSourceError(f"{url}: {type(error).__name__}: {error}") from error
+def _note(path: Path) -> Path:
+    """Where the number of a result's job is kept until the result is there."""
+    return path.with_suffix(".job")
+
+
+def _asks_for(job: Mapping[str, Any], retrieval: CdsRequest) -> bool:
+    asked = job.get("metadata", {}).get("request", {}).get("ids", {})
+    return all(_values(asked.get(name)) == _values(wanted) for name, wanted in retrieval.inputs.items())
+
+
+def _values(given: Any) -> list[str]:
+    return sorted(map(str, given if isinstance(given, (list, tuple)) else [given]))

@@ -51,6 +51,8 @@ class DeepMindDataset:
     def available(self, request: FieldRequest) -> Availability:
         """Whether the file has the time, the variables and the levels."""
         missing = list(self.offers().lacks(request))
+        if "time" not in self._fields[self._held(request)].dims:
+            return Availability(complete=not missing, missing=tuple(missing), source=str(self.path))
         times = [stamp.replace(tzinfo=UTC) for stamp in pd.DatetimeIndex(self._fields["time"].values)]
         if request.valid_time not in times:
             span = f"{times[0]:%Y%m%dT%HZ} to {times[-1]:%Y%m%dT%HZ}"
@@ -62,11 +64,15 @@ class DeepMindDataset:
         availability = self.available(request)
         if not availability.complete:
             raise MissingDataError(f"{self.path}: {'; '.join(availability.missing)}")
-        time = pd.Timestamp(request.valid_time).tz_localize(None)
-        fields = self._fields[list(request.variables)].sel(time=[time])
+        fields = self._fields[self._held(request)]
+        if "time" in fields.dims:
+            fields = fields.sel(time=[pd.Timestamp(request.valid_time).tz_localize(None)])
         if request.on_levels:
             fields = fields.sel(level=list(request.levels))
         return (write_copy(fields, folder / f"{self.path.stem}-{request.digest}.nc", url=str(self.path)),)
+
+    def _held(self, request: FieldRequest) -> list[str]:
+        return [name for name in request.variables if name in self._fields]
 
     @cached_property
     def _fields(self) -> xr.Dataset:

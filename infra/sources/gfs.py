@@ -2,7 +2,8 @@
 
 https://registry.opendata.aws/noaa-gfs-bdp-pds. A line of the inventory is
 ``number:offset:d=2026010100:TMP:500 mb:anl:``; a message ends where the next one starts. u and v may share a
-message, and then its offset.
+message, and then its offset. Precipitation is there twice, in the bucket of the last hours and since the start of
+the run; the sixth column tells them apart (``0-12 hour acc fcst``).
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ _LONGEST_INDICATOR = 16
 """Bytes of section 0, which state the length of a message."""
 
 _PRECIPITATION = {"total_precipitation_6hr": 6, "total_precipitation_12hr": 12}
+_LONGEST_FORECAST = {"gfs": 12, "gdas": 6}
+"""Hours of the run whose precipitation is taken at once; GDAS ends after 9."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,9 @@ class Gfs:
             "geopotential_at_surface": "HGT × 9.80665 m s-2",
             "specific_humidity": f"from RH where SPFH is not there: {HUMIDITY_RULE}",
             "total_precipitation_6hr": "APCP of hour 6 of the run 6 hours before",
-            "total_precipitation_12hr": "APCP of hour 12 of the run 12 hours before",
+            "total_precipitation_12hr": "APCP from the start to hour 12 of the run 12 hours before"
+            if self._longest == 12
+            else "APCP of hour 6 of the runs 12 and 6 hours before",
         }
         return SourceOffer(
             direct=(frozenset(_SURFACE) | frozenset(_ON_LEVELS)) - frozenset(derived),
@@ -99,6 +104,10 @@ class Gfs:
     def fetch(self, request: FieldRequest, folder: Path) -> tuple[RawFile, ...]:
         """The messages of the request, one file each."""
         return self._mirrors.fetch(folder, lambda root, remote: self._messages(root, remote, request))
+
+    @property
+    def _longest(self) -> int:
+        return _LONGEST_FORECAST[self.product]
 
     @property
     def _mirrors(self) -> Mirrors:
@@ -122,19 +131,17 @@ class Gfs:
             raise MissingDataError(f"{self.name} cannot give {'; '.join(lacking)}")
         found: list[IndexedMessage] = []
         missing: list[str] = []
-        hours = {name: _PRECIPITATION.get(name, 0) for name in request.variables}
-        for hour in sorted(set(hours.values())):
-            init_time = request.valid_time - timedelta(hours=hour)
+        for (init_time, hour), names in self._forecasts(request).items():
             path = self._path(init_time, hour)
             inventory = _read_inventory(root, remote, path, self.retry)
             stamp = f"{init_time:%Y%m%dT%HZ}-{hour}h"
-            for name in (name for name, its_hour in hours.items() if its_hour == hour):
-                for wanted, level, short_names in _wanted(name, request.levels, inventory):
+            for name in names:
+                for wanted, level, short_names in _wanted(name, request.levels, inventory, hour):
                     entry = inventory.get(wanted)
                     if entry is None:
                         missing.append(f"{wanted[0]}:{wanted[1]} ({name}) in {path}")
                         continue
-                    label = f"{wanted[0].lower()}-{wanted[1].replace(' ', '-')}-{stamp}"
+                    label = f"{wanted[0].lower()}-{wanted[1].replace(' ', '-').replace(':', '-')}-{stamp}"
                     found.append(
                         IndexedMessage(
                             path=path,
@@ -143,22 +150,32 @@ class Gfs:
                             label=label,
                             short_names=short_names,
                             level=level,
-                            valid_time=request.valid_time,
+                            valid_time=init_time + timedelta(hours=hour),
                         )
                     )
         if missing:
             raise MissingDataError(f"{root} lacks {'; '.join(missing)}")
         return sorted(set(found))
 
+    def _forecasts(self, request: FieldRequest) -> dict[tuple[datetime, int], list[str]]:
+        """(start of the run, hour) of each file → the variables taken from it."""
+        files: dict[tuple[datetime, int], list[str]] = {}
+        for name in request.variables:
+            total = _PRECIPITATION.get(name, 0)
+            hour = min(total, self._longest)
+            for back in range(total, 0, -hour) if hour else (0,):
+                files.setdefault((request.valid_time - timedelta(hours=back), hour), []).append(name)
+        return dict(sorted(files.items()))
+
 
 _Wanted = tuple[tuple[str, str], int | None, tuple[str, ...]]
 _Inventory = Mapping[tuple[str, str], tuple[int, int]]
-"""(parameter, level) → (offset, length)."""
+"""(parameter, level) → (offset, length); of precipitation (parameter, level:interval)."""
 
 
-def _wanted(name: str, levels: Sequence[int], inventory: _Inventory) -> list[_Wanted]:
+def _wanted(name: str, levels: Sequence[int], inventory: _Inventory, hour: int) -> list[_Wanted]:
     if name in _PRECIPITATION:
-        return [(("APCP", "surface"), None, ("tp",))]
+        return [(("APCP", f"surface:0-{hour} hour acc fcst"), None, ("tp",))]
     if name in _SURFACE:
         parameter, level_text, short_names = _SURFACE[name]
         return [((parameter, level_text), None, short_names)]
@@ -179,14 +196,15 @@ def _read_inventory(root: str, remote: Remote, path: str, retry: RetryPolicy) ->
         parts = line.split(":")
         if len(parts) < 6 or not parts[1].isdigit():
             raise InvalidFieldError(f"{url}, line {number}: expected number:offset:date:…, got {line[:80]!r}")
-        entries.append((int(parts[1]), parts[3], parts[4]))
+        level = f"{parts[4]}:{parts[5]}" if parts[3] == "APCP" else parts[4]
+        entries.append((int(parts[1]), parts[3], level))
     if not entries:
         raise MissingDataError(f"{url}: the inventory is empty")
     starts = sorted({offset for offset, _, _ in entries})
     end = _end(f"{root}/{path}", remote, starts[-1], retry)
     following = dict(zip(starts, [*starts[1:], end]))
     inventory: dict[tuple[str, str], tuple[int, int]] = {}
-    for offset, parameter, level in entries:  # APCP comes twice: the bucket, then since the start
+    for offset, parameter, level in entries:  # where bucket and total are the same, APCP comes twice
         inventory.setdefault((parameter, level), (offset, following[offset] - offset))
     return inventory
 

@@ -12,8 +12,10 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,7 +123,8 @@ class Mirrors:
         failures: list[FoldcastError] = []
         for root in self.roots:
             try:
-                with open_remote(root, timeout=self.timeout, options=self.options) as remote:
+                with ExitStack() as opened:
+                    remote = self.retry.run(partial(self._open, root, opened))
                     return operation(root.rstrip("/"), remote)
             except (TransientSourceError, InvalidFieldError, MissingDataError) as error:
                 failures.append(error)
@@ -132,6 +135,9 @@ class Mirrors:
                 reasons = "; ".join(str(failure) for failure in failures)
                 raise kind(f"all {len(failures)} mirrors failed: {reasons}") from failures[0]
         raise AssertionError("unreachable")
+
+    def _open(self, root: str, opened: ExitStack) -> Remote:
+        return opened.enter_context(open_remote(root, timeout=self.timeout, options=self.options))
 
     def available(self, messages: Callable[[str, Remote], Sequence[IndexedMessage]]) -> Availability:
         """Whether some mirror has all messages, as ``messages`` finds them below a root."""

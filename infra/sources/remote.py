@@ -1,24 +1,30 @@
 """Bytes of a provider's files by URL: over HTTP, or any fsspec file system (``s3://``, ``gs://``, a path).
 
 Every failure becomes one of three: ``MissingDataError`` (it is not there), ``TransientSourceError`` (it may
-work in a while) or ``InvalidFieldError`` (the answer makes no sense).
+work in a while) or ``InvalidFieldError`` (the answer makes no sense). No answer is waited for without end: besides
+the time without a byte, the whole of it has a limit that grows with its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Protocol
 
 import fsspec
 import httpx
-from botocore.exceptions import BotoCoreError
+from fsspec.asyn import AsyncFileSystem
 
-from infra.errors import InvalidFieldError, MissingDataError, TransientSourceError
+from infra.errors import InvalidFieldError, MissingDataError, StoreError, TransientSourceError
+from infra.store_errors import translated
 
 _ABSENT = {403, 404, 410}  # object stores that forbid listing answer 403 for what is not there
 _PASSING = {408, 425, 429}
 _PIECE = 4 * 1024 * 1024
+_UNKNOWN_LENGTH = 4 * 1024 * 1024
+_SLOWEST = 16 * 1024
+"""Bytes a second; what comes slower in all is given up, and asked for again."""
 
 
 class Remote(Protocol):
@@ -42,16 +48,54 @@ def open_remote(
 
     Args:
         root: ``http(s)://…`` or anything fsspec opens.
-        timeout: seconds without any byte until a request counts as failed (HTTP).
+        timeout: seconds without any byte until a request counts as failed; see also ``time_limit``.
         options: fsspec storage options, e.g. ``{"anon": True}``.
     """
     if root.startswith(("http://", "https://")):
         limits = httpx.Timeout(timeout, connect=min(timeout, 10.0))
         with httpx.Client(timeout=limits, follow_redirects=True) as client:
-            yield HttpRemote(client)
+            yield HttpRemote(client, timeout=timeout)
     else:
-        filesystem, _ = fsspec.core.url_to_fs(root, **(options or {}))
-        yield FilesystemRemote(filesystem)
+        with provider_errors(root):
+            filesystem, _ = fsspec.core.url_to_fs(root, **(options or {}))
+        yield FilesystemRemote(filesystem, timeout=timeout)
+
+
+def time_limit(timeout: float, length: int | None) -> float:
+    """Seconds that an answer of so many bytes (None: not known) may take in all."""
+    return timeout + (_UNKNOWN_LENGTH if length is None else length) / _SLOWEST
+
+
+def within(
+    pieces: Iterable[bytes], *, seconds: float, url: str, clock: Callable[[], float] = monotonic
+) -> Iterator[bytes]:
+    """Pieces as they come, as long as the waiting for them does not exceed a time in all.
+
+    A server that sends a byte now and then never exceeds the time without a byte.
+
+    Raises:
+        TransientSourceError: it did.
+    """
+    waited, got = 0.0, 0
+    coming = iter(pieces)
+    while True:
+        asked = clock()
+        piece = next(coming, None)
+        waited += clock() - asked
+        if piece is None:
+            return
+        got += len(piece)
+        if waited > seconds:
+            raise TransientSourceError(
+                f"{url}: too slow: expected all of it within {seconds:.0f} s, got {got} bytes in {waited:.0f} s"
+            )
+        yield piece
+
+
+def stated_length(response: httpx.Response) -> int | None:
+    """The Content-Length of an answer, if it has one."""
+    length = response.headers.get("content-length", "")
+    return int(length) if length.isdigit() else None
 
 
 class HttpRemote:
@@ -59,42 +103,53 @@ class HttpRemote:
 
     Args:
         client: carries timeouts, limits and connections.
+        timeout: seconds without a byte, as the client's.
+        clock: replaced in tests.
     """
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(
+        self, client: httpx.Client, *, timeout: float = 30.0, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._client = client
+        self._timeout = timeout
+        self._clock = clock
 
     def read(self, url: str) -> bytes:
         """A whole file."""
-        with _http_errors(url):
-            response = self._client.get(url)
+        with http_errors(url), self._client.stream("GET", url) as response:
             _check_status(response, url, expected=200)
-            return response.content
+            return b"".join(self._pieces(response, url, stated_length(response)))
 
     def size(self, url: str) -> int:
         """A file's length from its headers."""
-        with _http_errors(url):
+        with http_errors(url):
             response = self._client.head(url)
             _check_status(response, url, expected=200)
-        length = response.headers.get("content-length", "")
-        if not length.isdigit():
-            raise InvalidFieldError(f"{url}: expected a Content-Length, got {length!r}")
-        return int(length)
+        length = stated_length(response)
+        if length is None:
+            raise InvalidFieldError(
+                f"{url}: expected a Content-Length, got {response.headers.get('content-length', '')!r}"
+            )
+        return length
 
     def stream(self, url: str, *, start: int, length: int) -> Iterator[bytes]:
         """A range, in pieces."""
         last = start + length - 1
         with (
-            _http_errors(url),
+            http_errors(url),
             self._client.stream("GET", url, headers={"Range": f"bytes={start}-{last}"}) as response,
         ):
             _check_status(response, url, expected=206, wanted=f"bytes {start}–{last}")
             got = 0
-            for piece in response.iter_bytes():
+            for piece in self._pieces(response, url, length):
                 got += len(piece)
                 yield piece
         if got != length:
             raise TransientSourceError(f"{url}: expected {length} bytes from {start}, got {got}")
+
+    def _pieces(self, response: httpx.Response, url: str, length: int | None) -> Iterator[bytes]:
+        limit = time_limit(self._timeout, length)
+        return within(response.iter_bytes(), seconds=limit, url=url, clock=self._clock)
 
 
 class FilesystemRemote:
@@ -102,28 +157,27 @@ class FilesystemRemote:
 
     Args:
         filesystem: the opened file system.
+        timeout: seconds for an answer without a body; see ``time_limit`` for the others.
     """
 
-    def __init__(self, filesystem: fsspec.AbstractFileSystem) -> None:
+    def __init__(self, filesystem: fsspec.AbstractFileSystem, *, timeout: float = 30.0) -> None:
         self._filesystem = filesystem
+        self._timeout = timeout
 
     def read(self, url: str) -> bytes:
         """A whole file."""
-        with _filesystem_errors(url):
-            return self._filesystem.cat_file(self._path(url))
+        return self._call("cat_file", url, length=None)
 
     def size(self, url: str) -> int:
         """A file's length as the file system states it."""
-        with _filesystem_errors(url):
-            return int(self._filesystem.size(self._path(url)))
+        return int(self._call("size", url, length=0))
 
     def stream(self, url: str, *, start: int, length: int) -> Iterator[bytes]:
         """A range, in pieces of a few megabytes."""
         end = start + length
         while start < end:
             stop = min(start + _PIECE, end)
-            with _filesystem_errors(url):
-                piece = self._filesystem.cat_file(self._path(url), start=start, end=stop)
+            piece = self._call("cat_file", url, length=stop - start, start=start, end=stop)
             if len(piece) != stop - start:
                 raise TransientSourceError(
                     f"{url}: expected {stop - start} bytes from {start}, got {len(piece)}"
@@ -131,8 +185,14 @@ class FilesystemRemote:
             yield piece
             start = stop
 
-    def _path(self, url: str) -> str:
-        return self._filesystem._strip_protocol(url)
+    def _call(self, method: str, url: str, *, length: int | None, **arguments: int) -> Any:
+        filesystem, seconds = self._filesystem, time_limit(self._timeout, length)
+        path = filesystem._strip_protocol(url)
+        with provider_errors(url):
+            if isinstance(filesystem, AsyncFileSystem) and not filesystem.asynchronous:
+                coroutine = getattr(filesystem, f"_{method}")
+                return fsspec.asyn.sync(filesystem.loop, coroutine, path, timeout=seconds, **arguments)
+            return getattr(filesystem, method)(path, **arguments)
 
 
 def _check_status(response: httpx.Response, url: str, *, expected: int, wanted: str = "") -> None:
@@ -149,20 +209,25 @@ def _check_status(response: httpx.Response, url: str, *, expected: int, wanted: 
 
 
 @contextmanager
-def _http_errors(url: str) -> Iterator[None]:
+def http_errors(url: str) -> Iterator[None]:
+    """What httpx raises, as one of the three."""
     try:
         yield
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.DecodingError) as error:
         raise TransientSourceError(f"{url}: {type(error).__name__}: {error}") from error
     except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
         raise InvalidFieldError(f"{url}: {error}") from error
 
 
 @contextmanager
-def _filesystem_errors(url: str) -> Iterator[None]:
+def provider_errors(url: str) -> Iterator[None]:
+    """What a file system or its client library raises, as one of the three."""
     try:
-        yield
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise MissingDataError(f"{url}: not there ({type(error).__name__})") from error
-    except (OSError, TimeoutError, BotoCoreError) as error:
-        raise TransientSourceError(f"{url}: {type(error).__name__}: {error}") from error
+        with translated(f"read {url}"):
+            try:
+                yield
+            except (IsADirectoryError, NotADirectoryError) as error:  # fsspec raises them without a number
+                raise MissingDataError(f"{url}: not there ({type(error).__name__})") from error
+    except StoreError as error:
+        reason = error.__cause__ or error
+        raise MissingDataError(f"{url}: not there ({type(reason).__name__})") from error

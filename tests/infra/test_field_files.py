@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from infra.errors import InvalidFieldError
-from infra.field_files import canonical, read_fields
+from infra.field_files import canonical, contents, read_fields
 
 LATITUDE, LONGITUDE = np.array([45.0, -45.0]), np.array([0.0, 90.0, 180.0, 270.0])
 
@@ -79,6 +79,11 @@ def test_deepminds_axes() -> None:
         ("t2m", "K", 283.15, 283.15),
         ("orog", "m", 100.0, 980.665),
         ("total_precipitation_6hr", "mm", 2.0, 0.002),
+        ("tp", "m", 0.002, 0.002),
+        ("orog", "", 100.0, 980.665),
+        ("gh", "", 100.0, 980.665),
+        ("geopotential_height", "", 100.0, 980.665),
+        ("z", "", 980.665, 980.665),
     ],
 )
 def test_units_as_written_are_converted(name: str, units: str, value: float, expected: float) -> None:
@@ -86,6 +91,30 @@ def test_units_as_written_are_converted(name: str, units: str, value: float, exp
     got = canonical(raw.assign_coords(latitude=LATITUDE, longitude=LONGITUDE), where="here")
     (only,) = got.data_vars.values()
     assert only.values.ravel()[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_pressures_without_units_are_those_of_their_name() -> None:
+    for name, values in (("plev", [50000.0, 85000.0]), ("isobaricInhPa", [500.0, 850.0])):
+        raw = xr.Dataset({"t": (("time", name, "latitude", "longitude"), np.ones((1, 2, 2, 4)))})
+        coords = {name: values, "latitude": LATITUDE, "longitude": LONGITUDE}
+        got = canonical(raw.assign_coords(coords), where="here")
+        assert got["level"].values.tolist() == [500, 850]
+    raw = raw.assign_coords(coords)
+    raw["isobaricInhPa"].attrs["units"] = "m"
+    with pytest.raises(InvalidFieldError, match="here: levels: expected hPa or Pa, got units 'm'"):
+        canonical(raw, where="here")
+
+
+def test_only_what_is_wanted_is_converted() -> None:
+    raw = xr.Dataset(
+        {"t2m": array(("latitude", "longitude"), "K"), "msl": array(("latitude", "longitude"), "furlong")}
+    ).assign_coords(latitude=LATITUDE, longitude=LONGITUDE)
+    assert set(canonical(raw, where="here", variables=("2m_temperature",))) == {"2m_temperature"}
+    time = datetime(2026, 1, 1, tzinfo=UTC)
+    assert contents(raw, where="here", valid_time=time) == {
+        "2m_temperature": (),
+        "mean_sea_level_pressure": (),
+    }
 
 
 def test_units_that_make_no_sense_are_refused() -> None:

@@ -7,6 +7,7 @@ import eccodes
 import numpy as np
 import pytest
 
+from infra import interpolation_weights
 from infra.errors import InvalidFieldError
 from infra.grib import decode
 from infra.interpolation_weights import spectral_transform, weights
@@ -56,3 +57,9 @@ def test_rows_sum_to_one_and_the_cache_is_used(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == written
     np.testing.assert_allclose(np.asarray(first.sum(axis=1)).ravel(), 1.0)
     assert (first != second).nnz == 0
+
+
+def test_mir_does_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpolation_weights, "MIR_TIMEOUT_SECONDS", 0.001)
+    with pytest.raises(InvalidFieldError, match=r"MIR did not weights O32 .* linear within 0.001 s"):
+        weights("O32", Grid(resolution=10), method="linear")

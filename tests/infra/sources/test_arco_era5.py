@@ -8,10 +8,12 @@ import pytest
 import xarray as xr
 
 from infra.decoding import decode_files
-from infra.errors import InvalidFieldError, MissingDataError
+from infra.errors import InvalidFieldError, MissingDataError, TransientSourceError
+from infra.retry import RetryPolicy
 from infra.sources.arco_era5 import ArcoEra5
 from infra.sources.source import FieldRequest
 from model.grid import Grid
+from tests.tools.loopback import Fault, serving
 
 TIMES = np.arange(
     np.datetime64("2025-12-01T00", "ns"), np.datetime64("2025-12-05T00", "ns"), np.timedelta64(1, "h")
@@ -114,3 +116,23 @@ def test_a_variable_that_arrived_is_not_read_again(archive: str, tmp_path: Path)
 def test_an_archive_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no Zarr archive there"):
         ArcoEra5(root=str(tmp_path / "nothing")).available(at(1, 0, "2m_temperature"))
+
+
+@pytest.mark.parametrize("what", ["2m_temperature/c/", "zarr.json"])
+@pytest.mark.parametrize("fault", [{"status": 503}, {"cut_after": 3}], ids=["unavailable", "cut"])
+def test_what_the_network_does_is_tried_again(
+    archive: str, tmp_path: Path, what: str, fault: dict[str, int]
+) -> None:
+    request, waits = at(1, 0, "2m_temperature"), []
+    with serving(Path(archive).parent) as server:
+        source = ArcoEra5(
+            root=f"{server.url}/era5.zarr", options={}, retry=RetryPolicy(attempts=3, sleep=waits.append)
+        )
+        server.faults.append(Fault(what, **fault))
+        (file,) = source.fetch(request, tmp_path / "once")
+        assert len(waits) == 1
+        server.faults.append(Fault(what, times=10**6, **fault))
+        with pytest.raises(TransientSourceError, match=r"after 3 attempts"):
+            source.fetch(request, tmp_path / "always")
+    dataset = decode_files([file], request, grid=Grid(resolution=30))
+    assert float(dataset["2m_temperature"][0, 0, 0]) == 0

@@ -52,6 +52,8 @@ class Service:
         self.polls = 0
         self.fail = False
         self.never = False
+        self.lose_answer = False
+        self.forgotten = False
         self.url = ""
 
     def result(self) -> bytes:
@@ -71,6 +73,10 @@ def service() -> Iterator[Service]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             state.posted.append(json.loads(body)["inputs"])
+            if state.lose_answer:
+                state.lose_answer = False
+                self.close_connection = True
+                return
             self.answer({"jobID": "j1", "status": "accepted"}, 201)
 
         def do_GET(self) -> None:
@@ -82,6 +88,19 @@ def service() -> Iterator[Service]:
                 self.answer(
                     failure if state.fail else {"asset": {"value": asset}}, 400 if state.fail else 200
                 )
+            elif "/jobs?" in self.path:
+                jobs = [
+                    {"jobID": "other", "status": "running", "processID": "reanalysis-era5-pressure-levels"},
+                    {"jobID": "old", "status": "successful", "processID": "reanalysis-era5-single-levels"},
+                    *({"jobID": "j1", "status": "running", "processID": "reanalysis-era5-single-levels"}
+                      for _ in state.posted[:1]),
+                ]  # fmt: skip
+                self.answer({"jobs": jobs})
+            elif self.path.endswith("?request=true"):
+                self.answer({"jobID": "j1", "metadata": {"request": {"ids": state.posted[0]}}})
+            elif state.forgotten and "/jobs/" in self.path:
+                state.forgotten = False
+                self.answer({"title": "job not found"}, 404)
             elif "/jobs/" in self.path:
                 state.polls += 1
                 done = "failed" if state.fail else "successful"
@@ -146,9 +165,65 @@ def test_a_failed_job_gives_its_reason(service: Service, tmp_path: Path) -> None
 def test_a_queue_that_does_not_move_may_pass(service: Service, tmp_path: Path) -> None:
     service.never = True
     ticks = iter(range(0, 10**6, 3600))
-    waiting = Cds(key="k", endpoint=service.url, pause=lambda _: None, clock=lambda: float(next(ticks)))
-    with pytest.raises(TransientSourceError, match="still running after 2:00:00"):
+    waiting = Cds(
+        key="k",
+        endpoint=service.url,
+        longest_wait=timedelta(minutes=5),
+        pause=lambda _: None,
+        clock=lambda: float(next(ticks)) / 1e3,
+        retry=RetryPolicy(attempts=1),
+    )
+    with pytest.raises(TransientSourceError, match="still running after 0:05:00"):
         waiting.fetch(request("2m_temperature", levels=()), tmp_path)
+
+
+def interrupted(service: Service, folder: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def pause(_: float) -> None:
+        raise Killed
+
+    service.never = True
+    with pytest.raises(Killed):
+        Cds(key="secret", endpoint=service.url, pause=pause).fetch(
+            request("2m_temperature", levels=()), folder
+        )
+    service.never = False
+    assert len(service.posted) == 1
+
+
+def test_who_was_interrupted_takes_up_the_job(service: Service, tmp_path: Path) -> None:
+    interrupted(service, tmp_path)
+    (file,) = source(service).fetch(request("2m_temperature", levels=()), tmp_path)
+    assert len(service.posted) == 1
+    assert list(tmp_path.iterdir()) == [file.path]
+
+
+def test_a_job_is_found_again_from_another_folder(service: Service, tmp_path: Path) -> None:
+    interrupted(service, tmp_path / "temporary")
+    source(service).fetch(request("2m_temperature", levels=()), tmp_path / "another")
+    assert len(service.posted) == 1
+
+
+def test_a_job_of_another_request_is_not_taken(service: Service, tmp_path: Path) -> None:
+    interrupted(service, tmp_path)
+    source(service).fetch(request("mean_sea_level_pressure", levels=()), tmp_path)
+    assert len(service.posted) == 2
+
+
+def test_an_answer_that_was_lost_makes_no_second_job(service: Service, tmp_path: Path) -> None:
+    service.lose_answer = True
+    source(service).fetch(request("2m_temperature", levels=()), tmp_path)
+    assert len(service.posted) == 1
+
+
+def test_a_job_that_was_forgotten_is_posted_anew(service: Service, tmp_path: Path) -> None:
+    interrupted(service, tmp_path)
+    service.forgotten = True
+    service.posted[0] = {}  # nor is it in the list
+    source(service).fetch(request("2m_temperature", levels=()), tmp_path)
+    assert len(service.posted) == 2
 
 
 def test_the_catalogue_says_where_era5t_ends(service: Service) -> None:

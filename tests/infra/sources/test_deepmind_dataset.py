@@ -9,9 +9,15 @@ import xarray as xr
 
 from infra.decoding import decode_files
 from infra.errors import MissingDataError
+from infra.initial_conditions import load_initial_condition
+from infra.settings import ModelSettings, RunSettings, Settings, SourceSettings, StoreSettings
 from infra.sources.deepmind_dataset import DeepMindDataset
 from infra.sources.source import FieldRequest
+from model.cycle import Cycle
 from model.grid import Grid
+from tasks.initial_conditions import prepare_initial_condition
+from tests.fakes.synthetic_source import GRID, LOADER, TASK
+from tests.model.diagnostics.atmospheres import INIT_TIME, synthetic_state
 
 
 @pytest.fixture
@@ -60,3 +66,44 @@ def test_what_the_file_lacks_is_named(path: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="20220101T12Z: the file has 20220101T00Z to 20220101T06Z"):
         source.fetch(request(12, "2m_temperature"), tmp_path)
     assert "geopotential" in source.available(request(6, "geopotential_at_surface")).missing[0]
+
+
+def test_statics_alone_are_of_no_time(path: Path, tmp_path: Path) -> None:
+    source, wanted = DeepMindDataset.from_name(path), request(6, "land_sea_mask")
+    assert source.available(wanted).complete
+    (file,) = source.fetch(wanted, tmp_path / "copy")
+    dataset = decode_files([file], wanted, grid=Grid(resolution=30))
+    assert dataset["land_sea_mask"].dims == ("latitude", "longitude")
+
+
+def test_an_example_dataset_becomes_an_initial_condition(tmp_path: Path) -> None:
+    state = synthetic_state(TASK, GRID, init_time=INIT_TIME)
+    published = state.rename(latitude="lat", longitude="lon").drop_attrs()
+    published = published.assign_coords(
+        time=published["time"] - published["time"][0], datetime=("time", state["time"].values)
+    )
+    moving = [name for name in published.data_vars if "time" in published[name].dims]
+    published = published.assign({name: published[name].expand_dims("batch") for name in moving})
+    published = published.assign_coords(datetime=published["datetime"].expand_dims("batch"))
+    path = tmp_path / "source-era5_date-2026-01-01_res-10.0_levels-4_steps-00.nc"
+    published.to_netcdf(path, engine="h5netcdf")
+    settings = Settings(
+        store=StoreSettings(root=str(tmp_path / "store")),
+        run=RunSettings(cache=str(tmp_path / "cache")),
+        sources={"example": SourceSettings(type="deepmind", kind="era5", roots=(str(path),))},
+        models={
+            "synthetic": ModelSettings(
+                checkpoint="none",
+                statistics="none",
+                loader=LOADER,
+                trained_on="era5",
+                source="example",
+                steps=1,
+            )
+        },
+    )
+    cycle = Cycle(model="synthetic", init_time=INIT_TIME)
+    prepare_initial_condition(cycle, settings)
+    stored = load_initial_condition(settings.store.open(), cycle)
+    for name in state.data_vars:
+        np.testing.assert_array_equal(stored[name].values, state[name].values, err_msg=str(name))

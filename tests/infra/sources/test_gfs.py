@@ -30,7 +30,10 @@ def together(u: bytes, v: bytes) -> bytes:
 
 
 def write(root: Path, init_time: datetime, hour: int, pieces: list[tuple[str, str, bytes]]) -> None:
-    """A file with its inventory; a piece named ``UGRD+VGRD`` is one message with two lines."""
+    """A file with its inventory; a piece named ``UGRD+VGRD`` is one message with two lines.
+
+    A level may be followed by a colon and the sixth column (``surface:0-6 hour acc fcst``).
+    """
     folder = root / f"gfs.{init_time:%Y%m%d}/{init_time:%H}/atmos"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"gfs.t{init_time:%H}z.pgrb2.0p25.f{hour:03d}"
@@ -38,7 +41,9 @@ def write(root: Path, init_time: datetime, hour: int, pieces: list[tuple[str, st
     for number, (parameters, level, raw) in enumerate(pieces, start=1):
         for i, parameter in enumerate(parameters.split("+"), start=1):
             label = f"{number}.{i}" if "+" in parameters else f"{number}"
-            lines.append(f"{label}:{len(data)}:d={init_time:%Y%m%d%H}:{parameter}:{level}:anl:")
+            when = level.partition(":")[2] or "anl"
+            place = level.partition(":")[0]
+            lines.append(f"{label}:{len(data)}:d={init_time:%Y%m%d%H}:{parameter}:{place}:{when}:")
         data += raw
     (folder / name).write_bytes(data)
     (folder / f"{name}.idx").write_text("\n".join(lines) + "\n")
@@ -66,7 +71,7 @@ def root(tmp_path: Path) -> Path:
             ("TMP", "2 m above ground", raw("2t")),
         ],
     )
-    rain = [("APCP", "surface", raw("tp", None, BEFORE, step=6))]
+    rain = [("APCP", "surface:0-6 hour acc fcst", raw("tp", None, BEFORE, step=6))] * 2  # bucket and total
     write(folder, BEFORE, 6, [("TMP", "500 mb", raw("t", 500, BEFORE, step=6)), *rain])
     return folder
 
@@ -86,13 +91,51 @@ def test_a_state_from_inventories(root: Path, tmp_path: Path) -> None:
         assert source.available(request).complete
         files = source.fetch(request, tmp_path / "files")
         read = server.ranges("f000")
-    assert len(read) == 1  # 500 hPa and 2 m lie end to end
+    section_0 = 16  # read to see where the file must end
+    assert len([end for start, end in read if end - start > section_0]) == 1  # 500 hPa and 2 m lie end to end
     dataset = decode([file.path for file in files], variables=names, levels=(500,))
     assert set(dataset.data_vars) == set(names)
     latitude, longitude = np.arange(-90.0, 91.0, 15.0), np.arange(0.0, 360.0, 15.0)
     for name, short_name in (("u_component_of_wind", "u"), ("v_component_of_wind", "v")):
         expected = weather(short_name, 500, INIT, latitude, longitude)
         np.testing.assert_allclose(dataset[name][0, 0], expected, atol=2e-3)
+
+
+def rain(init_time: datetime, start: int, end: int, metres: float) -> bytes:
+    latitude, longitude = axes(15.0, first_longitude=0.0)
+    field = np.full((latitude.size, longitude.size), metres)
+    keys = {"stepRange": f"{start}-{end}"}
+    options = {"init_time": init_time, "step": end, "packing": "grid_simple", "keys": keys}
+    return message("tp", field, latitude, longitude, **options)
+
+
+def test_twelve_hours_of_rain_are_those_since_the_start_of_the_run(tmp_path: Path) -> None:
+    root, start = tmp_path / "archive", INIT - timedelta(hours=12)
+    bucket = ("APCP", "surface:6-12 hour acc fcst", rain(start, 6, 12, 0.006))
+    total = ("APCP", "surface:0-12 hour acc fcst", rain(start, 0, 12, 0.010))
+    write(root, start, 12, [bucket, total])
+    request = FieldRequest(valid_time=INIT, variables=("total_precipitation_12hr",))
+    source = Gfs(roots=(str(root),), retry=NO_WAIT)
+    assert source.available(request).complete
+    files = source.fetch(request, tmp_path / "files")
+    dataset = decode([f.path for f in files], variables=request.variables, valid_times=[INIT])
+    np.testing.assert_allclose(dataset["total_precipitation_12hr"], 0.010, rtol=1e-4)
+    write(root, start, 12, [bucket])
+    (reason,) = source.available(request).missing
+    assert "APCP:surface:0-12 hour acc fcst (total_precipitation_12hr)" in reason
+
+
+def test_gdas_ends_after_nine_hours_so_two_runs_give_twelve(tmp_path: Path) -> None:
+    root = tmp_path / "archive"
+    for back, metres in ((12, 0.004), (6, 0.003)):
+        start = INIT - timedelta(hours=back)
+        write(root, start, 6, [("APCP", "surface:0-6 hour acc fcst", rain(start, 0, 6, metres))])
+    for path in sorted(root.rglob("gfs*"), reverse=True):
+        path.rename(path.with_name(path.name.replace("gfs", "gdas")))
+    request = FieldRequest(valid_time=INIT, variables=("total_precipitation_12hr",))
+    files = Gfs(roots=(str(root),), product="gdas", retry=NO_WAIT).fetch(request, tmp_path / "files")
+    dataset = decode([f.path for f in files], variables=request.variables, valid_times=[INIT])
+    np.testing.assert_allclose(dataset["total_precipitation_12hr"], 0.007, rtol=1e-4)
 
 
 def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:

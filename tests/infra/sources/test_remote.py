@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
+from botocore.parsers import ResponseParserError
+from fsspec.asyn import AsyncFileSystem
 
 from infra.errors import InvalidFieldError, MissingDataError, TransientSourceError
-from infra.sources.remote import open_remote
+from infra.sources.remote import FilesystemRemote, HttpRemote, open_remote, provider_errors, within
 from tests.tools.loopback import Fault, serving
 
 
@@ -70,3 +74,73 @@ def test_nobody_listening_may_pass(folder: Path) -> None:
         url = server.url
     with open_remote(url) as remote, pytest.raises(TransientSourceError, match="ConnectError"):
         remote.read(f"{url}/data")
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (ResponseParserError("an answer that was cut"), TransientSourceError),
+        (ConnectionResetError("reset"), TransientSourceError),
+        (TimeoutError("no answer"), TransientSourceError),
+        (FileNotFoundError("no object"), MissingDataError),
+        (PermissionError("forbidden"), MissingDataError),
+        (IsADirectoryError("a folder"), MissingDataError),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else given.__name__,
+)
+def test_what_a_client_librarys_failure_means(failure: Exception, error: type[Exception]) -> None:
+    with pytest.raises(error, match="s3://there"), provider_errors("s3://there"):
+        raise failure
+
+
+def test_google_clouds_own_failure_may_pass() -> None:
+    gcsfs = pytest.importorskip("gcsfs")
+    with pytest.raises(TransientSourceError, match="gs://there"), provider_errors("gs://there"):
+        raise gcsfs.retry.HttpError({"message": "backend error", "code": 503})
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up() -> None:
+    seconds = iter(range(0, 10**6, 29))  # below any limit on the time without a byte
+    taken = []
+    with pytest.raises(TransientSourceError, match=r"there: too slow: .* 100 s, got 4 bytes in 116 s"):
+        taken.extend(within(iter([b"x"] * 99), seconds=100, url="there", clock=lambda: float(next(seconds))))
+    assert taken == [b"x"] * 3
+
+
+def test_every_answer_over_http_has_a_limit(folder: Path) -> None:
+    def hours() -> float:
+        hours.now += 3600.0
+        return hours.now
+
+    hours.now = 0.0
+    with serving(folder) as server, httpx.Client() as client:
+        remote = HttpRemote(client, clock=hours)
+        with pytest.raises(TransientSourceError, match="too slow"):
+            remote.read(f"{server.url}/data")
+        with pytest.raises(TransientSourceError, match="too slow"):
+            b"".join(remote.stream(f"{server.url}/data", start=0, length=100))
+
+
+class Silent(AsyncFileSystem):
+    """Accepts requests and never answers."""
+
+    cachable = False
+    protocol = "silent"
+
+    async def _cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: object
+    ) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def _size(self, path: str) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+
+def test_every_answer_of_an_object_store_has_a_limit() -> None:
+    remote = FilesystemRemote(Silent(), timeout=0.05)
+    with pytest.raises(TransientSourceError, match="silent://bucket/key"):
+        remote.size("silent://bucket/key")
+    with pytest.raises(TransientSourceError, match="silent://bucket/key"):
+        b"".join(remote.stream("silent://bucket/key", start=0, length=10))
