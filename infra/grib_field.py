@@ -99,8 +99,8 @@ def opened(message: bytes, *, where: str) -> Iterator[int]:
         raise InvalidFieldError(f"{where}: ecCodes cannot read this message: {error}") from error
     try:
         yield handle
-    except InvalidFieldError:
-        raise
+    except InvalidFieldError as error:
+        raise InvalidFieldError(f"{where}: {error}") from error
     except (eccodes.CodesInternalError, ValueError, OverflowError) as error:
         raise InvalidFieldError(f"{where}: damaged GRIB message: {error}") from error
     finally:

@@ -36,10 +36,6 @@ def machine_fault(error: BaseException) -> str | None:
             return _line(_REASONS[each.errno], each.filename, full=each.errno in _FULL)
         if any(words in str(each) for words in _IN_WORDS):
             return _line(_REASONS[errno.ENOSPC], None, full=True)
-        if _SLOW_SERVER in str(each):
-            return (
-                "Prefect's temporary server did not start in time: the machine is too busy; try again later"
-            )
     return None
 
 

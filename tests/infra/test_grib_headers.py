@@ -32,7 +32,7 @@ def test_the_child_reads_what_this_process_would() -> None:
 
 def test_a_message_that_is_refused_is_an_error_and_the_next_one_is_read() -> None:
     with header_reader() as headers:
-        with pytest.raises(InvalidFieldError, match="here: ecCodes cannot read this message"):
+        with pytest.raises(InvalidFieldError, match="here: "):
             headers.read(b"GRIB" + bytes(40), where="here")
         assert headers.read(grib("t", 500), where="there").level == 500
 
