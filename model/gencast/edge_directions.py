@@ -19,7 +19,7 @@ Directions = jax.Array | np.ndarray | None
 
 _LAYER_NORM_EPSILON = 1e-5
 _RANK_STEP = 32
-_EDGES_LOOKED_AT = 8192
+_EDGES_LOOKED_AT = 1500
 _TOLERANCE = 1e-6
 """Of an embedded edge, whose features have unit variance: the rounding of float32."""
 
@@ -54,7 +54,7 @@ def edge_directions(
     """
     flat = features.reshape(-1, features.shape[-1])
     embedded = _embed(params, name, flat[:: max(1, len(flat) // _EDGES_LOOKED_AT)], hidden_layers)
-    _, _, directions = np.linalg.svd(np.linalg.qr(embedded[::2], mode="r"))
+    _, _, directions = np.linalg.svd(embedded[::2], full_matrices=False)
     for rank in range(_RANK_STEP, directions.shape[1] // 2 + 1, _RANK_STEP):
         some = directions[:rank]
         if abs(embedded @ some.T @ some - embedded).max() <= _TOLERANCE:
