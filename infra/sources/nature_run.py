@@ -7,6 +7,8 @@ Without a root it serves the analyses bundled with Foldcast. Any archive with th
 from __future__ import annotations
 
 import hashlib
+import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -125,8 +127,11 @@ def _copy(store: ObjectStore, key: str, folder: Path) -> RawFile:
     data = store.read(key)
     if not path.exists() or path.read_bytes() != data:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     digests = tuple(hashlib.sha256(message).hexdigest() for message in messages(path))
     return RawFile(path=path, format="grib", url=store.url(key), sha256=digests, size=len(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,3 +87,17 @@ def test_the_next_root_is_asked_and_damage_is_reported(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:5000])
     with pytest.raises(InvalidFieldError):
         source.fetch(request(variables=("2m_temperature",)), tmp_path / "work")
+
+
+def test_two_may_copy_the_same_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, original, second = request(variables=("land_sea_mask",)), os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        if not second:  # just before the first has its file, another comes, begins and ends
+            second.append(True)
+            NatureRun().fetch(wanted, tmp_path)
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    (file,) = NatureRun().fetch(wanted, tmp_path)
+    assert list(tmp_path.iterdir()) == [file.path]
