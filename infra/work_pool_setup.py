@@ -58,8 +58,10 @@ def pools_of(kind: PoolKind) -> tuple[Pool, ...]:
     if kind == "kubernetes":
         return tuple(replace(pool, type=kind, template=f"kubernetes-{pool.name}.json") for pool in POOLS)
     if kind == "docker":
-        docker = {"type": kind, "template": "docker-gpu.json"}
-        return tuple(replace(pool, **docker) if pool.name == "gpu" else pool for pool in POOLS)
+        template = "docker-gpu.json"
+        return tuple(
+            replace(pool, type=kind, template=template) if pool.name == "gpu" else pool for pool in POOLS
+        )
     return POOLS
 
 
