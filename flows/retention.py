@@ -10,6 +10,9 @@ from infra.catalog import update_catalog
 from infra.retention import expired_cycles, expired_fields, remove_cycle
 from infra.settings import load_settings
 
+_ABANDONED = timedelta(days=2)
+"""No process works on a scratch folder for so long."""
+
 
 @flow(name="retention")
 def retention(keep_days: int | None = None, dry_run: bool = False) -> list[str]:
@@ -34,4 +37,5 @@ def retention(keep_days: int | None = None, dry_run: bool = False) -> list[str]:
         update_catalog(store)
     for prefix in expired_fields(store, keep=keep, now=now):
         store.delete(prefix)
+    store.remove_abandoned(age=_ABANDONED, now=now)
     return [str(cycle) for cycle in removed]

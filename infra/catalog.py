@@ -106,6 +106,7 @@ def update_catalog(store: ObjectStore, changed: Collection[Cycle] | None = None)
         TransientSourceError: the store kept failing, or other publishers came first every time.
     """
     read: dict[Cycle, Manifest | None] = {}
+    models: set[str] = set()
 
     def change(current: bytes | None) -> bytes:
         known = _parse(current)
@@ -122,6 +123,7 @@ def update_catalog(store: ObjectStore, changed: Collection[Cycle] | None = None)
             else:
                 found.pop(cycle, None)
         entries = sorted(found.values(), key=lambda entry: (entry.model, entry.cycle.init_time))
+        models.update(entry.model for entry in (*known.values(), *entries))
         return _dump({"format": _FORMAT, "cycles": [asdict(entry) for entry in entries]})
 
     RETRY.run(
@@ -130,7 +132,6 @@ def update_catalog(store: ObjectStore, changed: Collection[Cycle] | None = None)
     for manifest in filter(None, read.values()):
         _rebuild(store, layout.catalog_item(manifest.cycle), partial(_dump, stac_item(manifest)))
     RETRY.run(lambda: update(store, layout.catalog(_LIST), change))
-    models = {entry.model for entry in catalog_entries(store)} | {cycle.model for cycle in read}
     for model in sorted(models):
         _rebuild(store, layout.catalog_collection(model), partial(_dump_collection, store, model))
     _rebuild(store, layout.catalog(), lambda: _dump(stac_catalog(catalog_entries(store))))

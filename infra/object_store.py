@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import zarr.storage
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 
+import infra.s3_upload
 from infra.conditional_replace import LOCK_PREFIX, create_remote
 from infra.store_errors import translated
 
@@ -82,6 +84,17 @@ class ObjectStore:
             beside.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{purpose}-", dir=beside) as folder:
             yield Path(folder)
+
+    def remove_abandoned(self, *, age: timedelta, now: datetime) -> list[str]:
+        """Remove scratch folders of processes that were killed, last written longer ago than that; their names."""
+        if not self.is_local:
+            return []
+        found = []
+        for folder in sorted(Path(self._resolved[1]).glob(f"{TEMPORARY_PREFIX}*")):
+            if now - datetime.fromtimestamp(folder.stat().st_mtime, UTC) > age:
+                shutil.rmtree(folder, ignore_errors=True)
+                found.append(folder.name)
+        return found
 
     def path(self, key: str) -> str:
         """The file system's own path of a key."""
@@ -144,7 +157,8 @@ class ObjectStore:
         """Put a local file as a whole object, replacing any; large files go in parts, not through memory."""
         with translated(f"write {self.url(key)}"):
             if not self.is_local:
-                self.filesystem.put_file(str(path), self.path(key))
+                parts = {"chunksize": infra.s3_upload.PART} if "s3" in self.protocols else {}
+                self.filesystem.put_file(str(path), self.path(key), **parts)
                 return
             target = Path(self.path(key))
             target.parent.mkdir(parents=True, exist_ok=True)

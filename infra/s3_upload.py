@@ -13,6 +13,7 @@ import mimetypes
 from base64 import b64encode
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,22 @@ _REFUSALS = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest"}
 
 
 def compares_checksums(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
-    """Whether the server refuses an upload whose checksum is wrong; nothing is left at ``path``."""
+    """Whether the server refuses an upload because its checksum is wrong; nothing is left at ``path``.
+
+    Raises:
+        OSError: the server could not be asked.
+    """
     bucket, key, _ = filesystem.split_path(path)
     wrong = b64encode(hashlib.sha256(b"other bytes").digest()).decode()
     try:
         filesystem.call_s3("put_object", Bucket=bucket, Key=key, Body=b"bytes", ChecksumSHA256=wrong)
     except OSError as error:
         response = getattr(error.__cause__, "response", None)
-        if isinstance(response, Mapping) and response.get("Error", {}).get("Code") in _REFUSALS:
-            return True
-        raise
+        if not isinstance(response, Mapping):
+            raise
+        if response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) >= 500:
+            raise
+        return response.get("Error", {}).get("Code") in _REFUSALS  # others refuse the header, or the writer
     filesystem.call_s3("delete_object", Bucket=bucket, Key=key)
     return False
 
@@ -108,7 +115,10 @@ def _put_in_parts(
         with ThreadPoolExecutor(_PARTS_AT_ONCE, "upload-part") as pool:
             parts, digests = zip(*pool.map(put, range(1, count + 1)), strict=True)
         filesystem.call_s3("complete_multipart_upload", **upload, MultipartUpload={"Parts": list(parts)})
-    except BaseException:
-        filesystem.call_s3("abort_multipart_upload", **upload)
+    except BaseException as error:
+        with suppress(OSError):  # it may be complete, and only its answer lost; the cause counts
+            filesystem.call_s3("abort_multipart_upload", **upload)
+        if isinstance(error, FileNotFoundError):  # as well, if the client asked again by itself
+            raise ConnectionError(f"{target['Key']}: the multipart upload is gone") from error
         raise
     return b64encode(hashlib.sha256(b"".join(digests)).digest()).decode()

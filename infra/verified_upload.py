@@ -4,7 +4,7 @@
   its checksum is that of the bytes found there; others are copied, hashed on the way, and compared.
 * S3 whose server compares checksums: asked for the checksum it holds.
 * Google Cloud Storage: asked for the MD5 it computed.
-* All others: read back and compared.
+* All others, S3-compatible servers that compare nothing among them: read back and compared.
 """
 
 from __future__ import annotations
@@ -66,14 +66,12 @@ def _over_network(store: ObjectStore, path: Path, key: str) -> tuple[bytes, bool
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").digest()
     target, size = store.path(key), path.stat().st_size
-    if "s3" in store.protocols:
+    if "s3" in store.protocols and _believed(store):
         with translated(f"write {store.url(key)}"):
             checksum = put_with_checksum(store.filesystem, path, target, sha256)
-        if _believed(store):
-            with translated(f"look up {store.url(key)}"):
-                return sha256, kept_checksum(store.filesystem, target) == (checksum, size)
-    else:
-        store.upload(path, key)
+        with translated(f"look up {store.url(key)}"):
+            return sha256, kept_checksum(store.filesystem, target) == (checksum, size)
+    store.upload(path, key)
     if "gs" in store.protocols:
         with translated(f"look up {store.url(key)}"):
             store.filesystem.invalidate_cache()

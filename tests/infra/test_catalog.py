@@ -75,6 +75,16 @@ def test_what_appeared_and_went_unnoticed_is_found(store: ObjectStore) -> None:
     assert linked(store) == [f"{cycle(n).identifier}.json" for n in (0, 2, 3, 4)]
 
 
+def test_a_model_all_of_whose_cycles_were_removed_has_an_empty_collection(store: ObjectStore) -> None:
+    publish(store, 0)
+    update_catalog(store)
+    store.delete(layout.cycle_prefix(cycle(0)))
+    update_catalog(store)
+    assert linked(store) == []
+    root = json.loads(store.read(layout.catalog()))
+    assert [link["rel"] for link in root["links"]] == ["root"]
+
+
 def test_a_replaced_cycle_and_a_lost_list_are_read_anew(store: ObjectStore) -> None:
     publish(store, 0)
     publish(store, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,15 @@ def test_concurrent_updates_lose_nothing(store: ObjectStore) -> None:
 
 def test_secrets_are_not_shown() -> None:
     assert "hidden" not in repr(ObjectStore(root="s3://bucket", options={"secret": "hidden"}))
+
+
+def test_scratch_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    store = ObjectStore(root=str(tmp_path))
+    with store.scratch("products") as folder:
+        (folder / "file").write_bytes(b"")
+        now = datetime.now(UTC)
+        assert store.remove_abandoned(age=timedelta(days=2), now=now) == []
+        assert (folder / "file").exists()
+        assert store.remove_abandoned(age=timedelta(days=2), now=now + timedelta(days=3)) == [folder.name]
+        assert not folder.exists()
+        folder.mkdir()
