@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,6 +52,25 @@ def test_setting_up_twice_leaves_one_of_each(deployed: LocalServer) -> None:
     assert {"realtime:1", "backfill:10"} <= found["queues"]
 
 
+async def scheduled_names() -> set[str]:
+    async with get_client() as client:
+        runs = await client.read_flow_runs()
+        deployments = {deployment.id: deployment.name for deployment in await client.read_deployments()}
+    return {deployments[run.deployment_id] for run in runs if run.auto_scheduled and run.deployment_id}
+
+
+@pytest.mark.server
+def test_schedules_make_flow_runs(deployed: LocalServer) -> None:
+    wanted = {"availability", "backstop", "verification", "retention"}
+    found: set[str] = set()
+    with temporary_settings(client_settings(deployed)):
+        give_up = time.monotonic() + 120
+        while not wanted <= found and time.monotonic() < give_up:
+            found = asyncio.run(scheduled_names())
+            time.sleep(0.5)
+    assert wanted <= found
+
+
 @pytest.mark.server
 def test_a_cycle_asked_for_twice_is_started_once(deployed: LocalServer) -> None:
     with temporary_settings(client_settings(deployed)):
@@ -95,6 +115,12 @@ def test_a_port_in_use_is_one_readable_error(tmp_path: Path) -> None:
         server = LocalServer(home=tmp_path, port=taken.getsockname()[1])
         with pytest.raises(ServiceError, match="expected it free"), running_server(server):
             pass
+
+
+def test_what_serve_starts_logs_though_the_command_itself_is_quiet(tmp_path: Path) -> None:
+    environment = LocalServer(home=tmp_path).environment()
+    assert environment["PREFECT_LOGGING_LEVEL"] == "INFO"
+    assert {"flows", "tasks", "infra"} <= set(environment["PREFECT_LOGGING_EXTRA_LOGGERS"].split(","))
 
 
 def test_beyond_loopback_credentials_are_demanded(tmp_path: Path) -> None:
