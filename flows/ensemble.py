@@ -236,9 +236,8 @@ def _compute_here(
                 if FlowRunContext.get() is None:
                     compute(prepared)
                 else:
-                    task(compute, name=f"block-{block.index}", cache_policy=NO_CACHE, persist_result=False)(
-                        prepared
-                    )
+                    shown = task(name=f"block-{block.index}", cache_policy=NO_CACHE, persist_result=False)
+                    shown(compute)(prepared)
             except Exception as error:
                 if settings.configured_model(cycle.model).require == "all":
                     raise

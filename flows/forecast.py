@@ -131,7 +131,7 @@ def stage(shown: Task[P, R]) -> Callable[P, R]:
 
 def _once(function: Callable[P, R], name: str) -> Task[P, R]:
     """A stage without retries: the next attempt at the cycle repeats it."""
-    return task(function, name=name, persist_result=False, cache_policy=NO_CACHE)
+    return task(name=name, persist_result=False, cache_policy=NO_CACHE)(function)
 
 
 @contextmanager

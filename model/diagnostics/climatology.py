@@ -12,6 +12,7 @@ are computed against: WMO, Manual on the Global Data-processing and Forecasting 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -157,8 +158,8 @@ def climatological_spread(climatology: xr.Dataset, times: np.ndarray) -> xr.Data
     }
     variance = climatology[list(names)].rename({**names, VARIANCE_COEFFICIENT: COEFFICIENT})
     least = LEAST_SHARE_OF_VARIANCE * np.maximum(variance.isel({COEFFICIENT: 0}), 0.0)
-    deviation: xr.Dataset = np.sqrt(np.maximum(_at(variance, _basis(climatology, "variance_"), times), least))
-    return deviation
+    bounded = np.maximum(_at(variance, _basis(climatology, "variance_"), times), least)
+    return cast(xr.Dataset, np.sqrt(bounded))
 
 
 def _basis(climatology: xr.Dataset, prefix: str) -> HarmonicBasis:
