@@ -9,6 +9,7 @@ from infra.errors import StoreError, TransientSourceError
 _PERMANENT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 _CONNECTION_ERRORS = frozenset(
     {
+        "botocore.ConnectionError",  # nobody answers at the endpoint
         "botocore.FlexibleChecksumError",
         "botocore.HTTPClientError",
         "botocore.IncompleteReadError",
