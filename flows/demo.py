@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +19,9 @@ from infra.errors import StoreError
 from infra.publication import read_manifest
 from model.cycle import Cycle
 from tasks.verification import SkillRow, skill_rows, verify_cycle
+
+_WHOLE_SIZE = 300_000_000
+"""Bytes that a finished demo takes on disk."""
 
 _SHOWN_DAYS = (1, 2, 3, 5, 7, 10)
 _SHOWN_FIELDS = {
@@ -49,6 +54,7 @@ def demo(*, output: Path) -> None:
         deliver_analyses(output)
     except OSError as error:
         raise StoreError(f"output folder {output}: cannot be written: {error.strerror}") from None
+    _require_room(output)
     settings = demo_settings(output)
     cycles = [Cycle(model=name, init_time=INIT_TIME) for name in (DETERMINISTIC, ENSEMBLE)]
     store = settings.store.open()
@@ -61,6 +67,19 @@ def demo(*, output: Path) -> None:
     for cycle in cycles:
         page = f"{read_manifest(store, cycle).prefix}index.html"
         console.print(f"  {cycle.model}: {store.url(page)}", soft_wrap=True)
+
+
+def _require_room(output: Path) -> None:
+    """Refuse a disk that would be full before the demo is done, rather than stop in its middle."""
+    written = 0
+    for path in output.rglob("*"):
+        with suppress(FileNotFoundError):  # a database's own files come and go
+            written += path.stat().st_size if path.is_file() else 0
+    expected, free = _WHOLE_SIZE - written, shutil.disk_usage(output).free
+    if free < expected:
+        raise StoreError(
+            f"output folder {output}: expected {expected / 1e6:.0f} MB of free space, got {free / 1e6:.0f} MB"
+        )
 
 
 def skill_table(model: str, rows: Sequence[SkillRow]) -> Table:
