@@ -35,7 +35,7 @@ from tasks.cycle_links import publish_links
 from tasks.initial_conditions import missing_inputs, prepare_initial_condition_task
 from tasks.launch import require_server, start_cycle
 from tasks.products import make_products
-from tasks.publish import publish_cycle
+from tasks.publish import finish_publication, publish_cycle
 from tasks.rollout import ProgressCallback
 from tasks.validation import validate_initial_condition_task
 
@@ -109,6 +109,7 @@ def run_cycle(
     store = settings.store.open()
     manifest = layout.cycle_manifest(cycle)
     if store.exists(manifest) and not force:
+        finish_publication(cycle, settings)
         return manifest
     with held(claim_cycle(store, cycle, owner=_owner())):
         raise_event("started", cycle)

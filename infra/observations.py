@@ -17,7 +17,7 @@ import xarray as xr
 
 from infra.errors import InvalidFieldError, MissingDataError, StoreError
 from infra.store_errors import translated
-from model.diagnostics.station_scores import Stations
+from model.stations import Stations
 
 COLUMNS = ("station", "latitude", "longitude", "height", "time", "variable", "value")
 

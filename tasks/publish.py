@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from infra import layout
-from infra.catalog import update_catalog
+from infra.catalog import catalog_entries, update_catalog
 from infra.errors import PublicationError, StoreError
 from infra.events import raise_event
 from infra.object_store import ObjectStore
-from infra.publication import Manifest, make_visible, quarantine, read_manifest, verify_sizes
+from infra.publication import Manifest, advance_latest, make_visible, quarantine, read_manifest, verify_sizes
 from infra.settings import Settings
 from model.cycle import Cycle
 from tasks.products import ProductSet, newest_product_set
@@ -46,6 +46,17 @@ def publish_cycle(cycle: Cycle, settings: Settings, run: str, *, replace: bool =
         raise_event("published", cycle, run=manifest.run, members=len(manifest.members))
     update_catalog(store, (cycle,))
     return layout.cycle_manifest(cycle)
+
+
+def finish_publication(cycle: Cycle, settings: Settings) -> None:
+    """What follows a published cycle's manifest, where a process that died left it undone.
+
+    ``latest.json`` moves to the cycle unless a later one is there; a cycle the catalogue lacks enters it.
+    """
+    store = settings.store.open()
+    advance_latest(store, cycle)
+    if all(entry.cycle != cycle for entry in catalog_entries(store)):
+        update_catalog(store, (cycle,))
 
 
 def _refuse_if_blocked(store: ObjectStore, products: ProductSet) -> None:

@@ -23,12 +23,12 @@ from model.diagnostics.ensemble_products import wind_speed
 from model.diagnostics.scores import total
 from model.diagnostics.station_scores import (
     STANDARD_GRAVITY,
-    Stations,
     bilinear,
     height_correction,
     station_statistics,
 )
 from model.grid import Grid
+from model.stations import Stations
 from tasks.climatology import ClimatologyAt, climatology_at, load_climatology
 from tasks.verification import STATIONS, Verification, statistics_bytes
 

@@ -13,6 +13,7 @@ VALUE_TYPES = {
     "model.cycle",
     "model.errors",
     "model.grid",
+    "model.stations",
     "model.task",
     "model.variables",
     "model.rollout.state",

@@ -6,7 +6,6 @@ Every station counts once in each region it lies in, so a season's scores weigh 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -14,38 +13,13 @@ import xarray as xr
 from model.diagnostics.scores import REGIONS, Region, weighted_statistics
 from model.errors import InvalidFieldError
 from model.grid import Grid
+from model.stations import Stations
 
 STANDARD_GRAVITY = 9.80665
 """m s⁻², by which ECMWF and DeepMind divide geopotential."""
 
 STANDARD_LAPSE_RATE = 0.0065
 """K m⁻¹, the standard atmosphere's below 11 km (ISO 2533)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stations:
-    """Where observations are made; all arrays have shape (station,).
-
-    Args:
-        names: identifiers, distinct.
-        latitude: degrees north.
-        longitude: degrees east, in any of the usual ranges.
-        height: metres above mean sea level; NaN where unknown.
-    """
-
-    names: tuple[str, ...]
-    latitude: np.ndarray
-    longitude: np.ndarray
-    height: np.ndarray
-
-    def __post_init__(self) -> None:
-        shapes = {np.shape(array) for array in (self.latitude, self.longitude, self.height)}
-        if shapes != {(len(self.names),)} or len(set(self.names)) != len(self.names):
-            raise InvalidFieldError(
-                f"stations: expected one place for each of {len(self.names)} distinct names, got shapes {shapes}"
-            )
-        if not (np.abs(self.latitude) <= 90).all() or not np.isfinite(self.longitude).all():
-            raise InvalidFieldError("stations: expected latitudes within −90…90 and finite longitudes")
 
 
 def bilinear(field: np.ndarray, grid: Grid, stations: Stations) -> np.ndarray:

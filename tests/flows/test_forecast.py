@@ -12,6 +12,7 @@ import xarray as xr
 from flows import forecast
 from flows.forecast import run_cycle
 from infra import layout
+from infra.catalog import catalog_entries
 from infra.claims import CycleBusyError, claim_cycle
 from infra.demo import INIT_TIME
 from infra.demo.configuration import DETERMINISTIC, deliver_analyses, demo_settings
@@ -76,6 +77,19 @@ def test_starting_it_again_finishes_it_without_computing_a_step(interrupted: Set
     before = store.read(key)
     assert run_cycle(CYCLE, interrupted) == key
     assert store.read(key) == before
+
+
+def test_what_a_death_after_the_manifest_left_undone_is_made_good(interrupted: Settings) -> None:
+    run_cycle(CYCLE, interrupted)
+    store = interrupted.store.open()
+    before = store.read(layout.cycle_manifest(CYCLE))
+    for key in (layout.latest(CYCLE.model), layout.catalog("cycles.json"), layout.catalog_item(CYCLE)):
+        store.delete(key)
+    run_cycle(CYCLE, interrupted)
+    assert read_latest(store, CYCLE.model).cycle == CYCLE
+    assert [entry.cycle for entry in catalog_entries(store)] == [CYCLE]
+    assert store.exists(layout.catalog_item(CYCLE))
+    assert store.read(layout.cycle_manifest(CYCLE)) == before
 
 
 def test_a_cycle_without_its_analyses_says_what_is_missing(tmp_path: Path) -> None:

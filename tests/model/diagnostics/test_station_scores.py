@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from model.diagnostics.scores import add, scores
 from model.diagnostics.station_scores import (
-    Stations,
     bilinear,
     height_correction,
     station_statistics,
 )
 from model.errors import InvalidFieldError
 from model.grid import Grid
+from model.stations import Stations
 
 GRID = Grid(resolution=30.0)
 LEAD = np.timedelta64(12 * 3600 * 10**9, "ns")
