@@ -39,7 +39,7 @@ demo-models: install  ## Make the bundled models again from nothing (hours)
 	$(BIN)/python -m flows.demo_models
 
 test: install  ## Run the whole test suite, offline
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)-dev  ## Check style, format and types
 	$(BIN)/ruff check .

@@ -57,6 +57,7 @@ def build_update(
         )
 
     try:
+        layout.mesh(jax.local_devices())  # before anything is divided: are there enough?
         chosen = settings.chosen_rematerialisation()
         if chosen is not None or not isinstance(loss, GraphCastLoss):
             return build(chosen or KEEP_ALL)

@@ -47,7 +47,7 @@ def test_setting_up_twice_leaves_one_of_each(deployed: LocalServer) -> None:
     with temporary_settings(client_settings(deployed)):
         found = asyncio.run(seen())
         assert Automation.read(name="foldcast: late").enabled
-    assert found["deployments"] == declared
+    assert declared <= found["deployments"]  # the server is shared with other tests' deployments
     assert {"controller", "gpu", "tpu"} <= found["pools"]
     assert {"realtime:1", "backfill:10"} <= found["queues"]
 

@@ -149,13 +149,18 @@ def test_a_curve_in_a_line() -> None:
 
 
 def test_without_the_extra_the_command_says_what_to_install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "flows.training")
-    monkeypatch.setitem(sys.modules, "tasks.training", None)
+    for module in [name for name in sys.modules if name.startswith(("flows.training", "tasks.training"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "optax", None)
+    monkeypatch.setattr(sys, "argv", ["foldcast", "train", "--config", str(folder / "any.toml")])
 
-    with pytest.raises(FoldcastError, match=r"pip install 'foldcast\[train\]'"):
-        cli.train(config=folder / "any.toml")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == 1
+    assert "pip install 'foldcast[train]'" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_training_is_one_readable_line(tmp_path: Path) -> None:
