@@ -1,7 +1,9 @@
-"""Predictions as files in DeepMind's form, written field by field as the steps come."""
+"""Predictions as files in DeepMind's form, written field by field as the steps come, seen when they are whole."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -19,9 +21,30 @@ from model.grid import Grid
 from model.task import TaskConfig
 from model.variables import VARIABLES
 
+UNFINISHED = ".writing-"
+"""Predictions that are being written have a name that begins so, beside the one they get in the end."""
+
+
+def check_output(path: Path, *, suffixes: tuple[str, ...] = ()) -> None:
+    """Whether a file can be written there, before anything is computed for it; with any ending if none is given.
+
+    Raises:
+        StoreError: the name ends otherwise, or its folder is not there or not writable.
+    """
+    if suffixes and path.suffix not in suffixes:
+        raise StoreError(f"output: expected a name ending in {' or '.join(suffixes)}, got {path.name!r}")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise StoreError(f"output {path}: expected a folder to write into, found none at {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"output {path}: folder {folder} cannot be written")
+
 
 class PredictionFile(AbstractContextManager["PredictionFile"]):
     """A new file or store of predictions, dims (sample,) batch, time, (level,) lat, lon.
+
+    Used as a context manager. It is written under a temporary name beside ``path``, which it gets when the block
+    ends and every field was written; if the block fails, what was written is removed.
 
     Args:
         path: ending in ``.nc`` or ``.zarr``.
@@ -34,6 +57,10 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
     """
 
     def __init__(self, path: Path, *, task: TaskConfig, grid: Grid, steps: int, members: int | None) -> None:
+        check_output(path, suffixes=(".nc", ".zarr"))
+        self._path = path
+        self._unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+        self._awaited = {(member, step) for member in range(members or 1) for step in range(steps)}
         self._members = members
         sizes = {} if members is None else {"sample": members}
         self._sizes = {
@@ -55,14 +82,12 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
             coordinates["sample"] = np.arange(members)
         try:
             if path.suffix == ".nc":
-                self._file: Any = h5netcdf.File(path, "w")
+                self._file: Any = h5netcdf.File(self._unfinished, "w")
                 self._file.dimensions = self._sizes
                 self._create = self._create_netcdf
-            elif path.suffix == ".zarr":
-                self._file = zarr.open_group(str(path), mode="w", zarr_format=3)
-                self._create = self._create_zarr
             else:
-                raise StoreError(f"output: expected a name ending in .nc or .zarr, got {path.name!r}")
+                self._file = zarr.open_group(str(self._unfinished), mode="w", zarr_format=3)
+                self._create = self._create_zarr
         except OSError as error:
             raise StoreError(f"output {path}: cannot be written: {error}") from error
         for name, values in coordinates.items():
@@ -79,6 +104,7 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
         place = (0, step) if self._members is None else (member, 0, step)
         for name, field in fields.data_vars.items():
             self._file[str(name)][place] = field.values
+        self._awaited.discard((member, step))
 
     def __exit__(
         self,
@@ -88,6 +114,21 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
     ) -> None:
         if isinstance(self._file, h5netcdf.File):
             self._file.close()
+        if kind is not None:
+            _remove(self._unfinished)
+            return
+        if self._awaited:
+            member, step = min(self._awaited)
+            raise StoreError(
+                f"output {self._path}: {len(self._awaited)} steps were not written, first step {step} of "
+                f"member {member}; what there is lies at {self._unfinished}"
+            )
+        try:
+            if self._path.is_dir():
+                _remove(self._path)
+            self._unfinished.replace(self._path)
+        except OSError as error:
+            raise StoreError(f"output {self._path}: cannot be written: {error}") from error
 
     def _create_netcdf(
         self, name: str, dims: tuple[str, ...], dtype: np.dtype, attributes: Mapping[str, str]
@@ -112,3 +153,10 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
         if len(dims) == 1:
             return (self._sizes[dims[0]],)
         return tuple(1 if dim in ("sample", "batch", "time") else self._sizes[dim] for dim in dims)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

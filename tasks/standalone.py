@@ -15,7 +15,7 @@ from infra.devices import describe
 from infra.errors import InvalidFieldError, StoreError
 from infra.graph_cache import graph_cache
 from infra.jax_runtime import enable_compilation_cache
-from infra.prediction_files import PredictionFile
+from infra.prediction_files import PredictionFile, check_output
 from infra.resources import memory_use
 from infra.settings import load_settings
 from model.checkpoint_file import read_checkpoint as parse_checkpoint
@@ -48,19 +48,23 @@ def rollout(
         dataset: example data set, path or URL.
         stats: folder of the statistics, path or URL.
         steps: model steps.
-        output: ``.nc`` or ``.zarr``; dims (sample,) batch, time, (level,) lat, lon, ``sample`` with several
-            members or a stochastic model.
-        members: how many.
+        output: ``.nc`` or ``.zarr``; dims (sample,) batch, time, (level,) lat, lon, ``sample`` for a
+            stochastic model. It appears under this name when it is whole.
+        members: how many; one of a deterministic model, whose members would all be equal.
         seed: of the random keys.
         rng: ``"operational"`` or ``"reference"``.
         precision, attention: as ``load_forecaster`` takes them.
-        timings: where to write compile and step seconds and memory peaks as JSON.
+        timings: where to write compile and step seconds, those of a step's members one after the other, and
+            memory peaks as JSON.
 
     Raises:
         FoldcastError: something about the files or options is not as it must be.
     """
     if steps < 1 or members < 1:
         raise InvalidFieldError(f"expected at least one step and one member, got {steps} and {members}")
+    check_output(Path(output), suffixes=(".nc", ".zarr"))
+    if timings is not None:
+        check_output(timings)
     cache = Path(load_settings().run.cache).expanduser()
     enable_compilation_cache(cache / "compiled")
     params = read_checkpoint(checkpoint, cache=cache)
@@ -74,6 +78,12 @@ def rollout(
         graphs=graph_cache(cache / "graphs"),
         given=example.given,
     )
+    stochastic = forecaster.family != "graphcast"
+    if members > 1 and not stochastic:
+        raise InvalidFieldError(
+            f"members: expected 1 of a {forecaster.family} model without a perturbation, whose members would all be "
+            f"equal, got {members}; a configured model's `perturbation` tells them apart"
+        )
     base = base_key(seed, example.init_time, rng)
     condition = example.initial_condition
     states = [
@@ -83,7 +93,7 @@ def rollout(
         for member in range(members)
     ]
     statics = condition[list(forecaster.task.statics)]
-    sampled = members if members > 1 or forecaster.family != "graphcast" else None
+    sampled = members if stochastic else None
     seconds: list[float] = []
     with PredictionFile(
         Path(output), task=forecaster.task, grid=forecaster.grid, steps=steps, members=sampled
