@@ -157,12 +157,14 @@ def deploy(prefect_file: Path, environment: dict[str, str]) -> None:
     """Make or update the deployments that a file declares.
 
     Args:
-        prefect_file: the file.
+        prefect_file: the file; a relative path that is not in the working folder is sought in the checkout.
         environment: names the server.
 
     Raises:
         ServiceError: the file is missing or not accepted.
     """
+    if not prefect_file.is_file() and not prefect_file.is_absolute():
+        prefect_file = Path(__file__).parents[1] / prefect_file  # that of the checkout
     if not prefect_file.is_file():
         raise ServiceError(f"deployments: expected a prefect.yaml at {prefect_file.resolve()}, found none")
     done = subprocess.run(
@@ -174,8 +176,9 @@ def deploy(prefect_file: Path, environment: dict[str, str]) -> None:
             "deploy",
             "--all",
             "--prefect-file",
-            str(prefect_file),
+            prefect_file.name,
         ],
+        cwd=prefect_file.resolve().parent,  # entry points in it are relative to its folder
         env=environment,
         capture_output=True,
         text=True,

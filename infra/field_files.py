@@ -8,6 +8,7 @@ m² s⁻².
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -67,6 +68,8 @@ _UNITS = {  # (as written, canonical) → (factor, offset)
 }
 _SAME_UNITS = {"(0 - 1)": "1", "dimensionless": "1", "": ""}
 
+_GAUSSIAN_GRID = re.compile("[FNO][1-9][0-9]*")
+
 
 def read_fields(
     path: Path | str, file_format: Literal["netcdf", "zarr"], *, valid_time: datetime | None = None
@@ -81,7 +84,8 @@ def read_fields(
     Returns:
         float32 Dataset with dims (time, [level,] latitude, longitude), statics without time, other variables
         left out; coordinates in the file's own order; accumulations as they are named in the file.
-        ``attrs["experiment"]``: ERA5's experiment version (0001 final, 0005 ERA5T), if the file says it.
+        ``attrs["experiment"]``: ERA5's experiment version (0001 final, 0005 ERA5T), if the file says it;
+        ``attrs["grid"]``: the name of its Gaussian grid, if the file has it there.
 
     Raises:
         InvalidFieldError: the file cannot be read, has no known variable, or units that are not understood.
@@ -160,6 +164,7 @@ def canonical(
         valid_time: as there.
         variables, levels: long names and hPa of what alone is read; default: all.
     """
+    grid = str(dataset.attrs.get("grid", ""))
     dataset, names = _named(dataset, where)
     if variables is not None:
         dataset = dataset[[name for name in dataset.data_vars if names[str(name)] in variables]]
@@ -182,7 +187,8 @@ def canonical(
         axes = [*order, "latitude", "longitude"]
         array = array.drop_vars([name for name in array.coords if name not in axes])
         known[long_name] = array.transpose(..., *axes).astype(np.float32)
-    return xr.Dataset(known, attrs={"grid": "", "experiment": experiment})
+    named = grid if _GAUSSIAN_GRID.fullmatch(grid) else ""
+    return xr.Dataset(known, attrs={"grid": named, "experiment": experiment})
 
 
 def _named(dataset: xr.Dataset, where: str) -> tuple[xr.Dataset, dict[str, str | None]]:

@@ -150,3 +150,14 @@ def test_the_classic_format_and_zarr_are_read(shared_data: Path) -> None:
     )
     assert pressure.attrs["experiment"] == "0005"
     assert 90000 < float(pressure["mean_sea_level_pressure"].min()) < 110000
+
+
+@pytest.mark.parametrize(("written", "read"), [("F24", "F24"), ("O320", "O320"), ("regular, 1 degree", "")])
+def test_the_name_of_a_gaussian_grid_is_kept(tmp_path: Path, written: str, read: str) -> None:
+    dataset = xr.Dataset(
+        {"2m_temperature": (("latitude", "longitude"), np.zeros((2, 3)), {"units": "K"})},
+        coords={"latitude": [-1.0, 1.0], "longitude": [0.0, 1.0, 2.0]},
+        attrs={"grid": written},
+    )
+    dataset.to_netcdf(tmp_path / "in.nc", engine="h5netcdf")
+    assert read_fields(tmp_path / "in.nc", "netcdf").attrs["grid"] == read
