@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import flows.forecast  # noqa: F401  its logging set-up closes absl's stream, within a test the captured one
 from flows.cli import app, main
 from infra.demo import bundled
 from infra.errors import FoldcastError
