@@ -12,7 +12,7 @@ from prefect import flow
 
 from infra import layout
 from infra.initial_conditions import load_initial_condition
-from infra.manifests import MemberManifest, load_run_description
+from infra.manifests import load_run_description
 from infra.settings import Settings, load_settings
 from infra.watchdog import Watchdog
 from model.cycle import Cycle, parse_init_time
@@ -25,30 +25,6 @@ from tasks.run_plan import load_fitting_models
 
 _PREPARING_ALLOWANCE = 2.0
 """Reaching the devices, loading the model and the first initial conditions, against the limit of a step."""
-
-
-def run_block(
-    cycle: Cycle,
-    *,
-    run: str,
-    members: Sequence[int],
-    steps: int,
-    settings: Settings,
-    load: Callable[[], LoadedModels] | None = None,
-    progress: ProgressCallback | None = None,
-    watchdog: Watchdog | None = None,
-) -> tuple[MemberManifest, ...]:
-    """Compute a block's members, each from where it stopped; as ``prepare_block``, then ``run``."""
-    return prepare_block(
-        cycle,
-        run=run,
-        members=members,
-        steps=steps,
-        settings=settings,
-        load=load,
-        progress=progress,
-        watchdog=watchdog,
-    ).run()
 
 
 def prepare_block(
@@ -135,7 +111,7 @@ def members(model: str, init_time: str, run: str, block: int, members: list[int]
             seconds=settings.run.heartbeat.total_seconds(),
         ) as progress,
     ):
-        run_block(
+        prepare_block(
             cycle,
             run=run,
             members=members,
@@ -143,4 +119,4 @@ def members(model: str, init_time: str, run: str, block: int, members: list[int]
             settings=settings,
             progress=progress,
             watchdog=watchdog,
-        )
+        ).run()

@@ -26,6 +26,18 @@ from model.task import TaskConfig
 Fields = dict[str, jax.Array]
 
 
+def forcings_around(forcings: Mapping[str, jax.Array], index: jax.Array) -> Fields:
+    """The forcings of one step of a rollout: at its two input frames and at its target, (3, latitude, longitude).
+
+    Args:
+        forcings: from the first input frame to the last target, (2 + step, latitude, longitude).
+        index: number of the step.
+    """
+    return {
+        name: jax.lax.dynamic_slice_in_dim(field, index, INPUT_FRAMES + 1) for name, field in forcings.items()
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelStep:
     """What surrounds the network in a step.

@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from model.channels import INPUT_FRAMES
 from model.step import Fields, ModelStep
-from model.training.losses import LossWeights, weighted_mean
+from model.training.losses import Loss, LossWeights, mean_over_rollout, weighted_mean
 
 FAIRNESS = 0.95
 """α of the almost fair score (Lang et al. 2024, eq. 4): with 1 one of two members could be anything for free."""
@@ -74,20 +73,10 @@ def ensemble_rollout_loss(
         The loss, and the unweighted loss of each variable, in standard deviations of a step's change; float32
         scalars.
     """
-    steps = next(iter(targets.values())).shape[0]
 
     def one_step(
-        carried: tuple[Fields, jax.Array], index: jax.Array
-    ) -> tuple[tuple[Fields, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]:
-        around = {
-            name: jax.lax.dynamic_slice_in_dim(field, index, INPUT_FRAMES + 1)
-            for name, field in forcings.items()
-        }
-        truth = {
-            name: jax.lax.dynamic_index_in_dim(field, index, keepdims=False)
-            for name, field in targets.items()
-        }
-
+        carried: tuple[Fields, jax.Array], around: Fields, truth: Fields
+    ) -> tuple[tuple[Fields, jax.Array], Loss]:
         def of_member(window: Fields, key: jax.Array) -> tuple[Fields, jax.Array, jax.Array]:
             key, this = jax.random.split(key)
             predicted = predict(this, model_step.features(statics, window, around)).astype(jnp.float32)
@@ -101,6 +90,6 @@ def ensemble_rollout_loss(
     everyone = jax.tree.map(
         lambda field: jnp.broadcast_to(field, (keys.shape[0], *field.shape)), dict(frames)
     )
-    body = jax.checkpoint(one_step) if rematerialize and steps > 1 else one_step
-    _, (total, by_variable) = jax.lax.scan(body, (everyone, keys), jnp.arange(steps))
-    return total.mean(), {name: loss.mean() for name, loss in by_variable.items()}
+    return mean_over_rollout(
+        one_step, (everyone, keys), forcings=forcings, targets=targets, rematerialize=rematerialize
+    )

@@ -15,6 +15,7 @@ import xarray as xr
 from model.channels import INPUT_FRAMES
 from model.diagnostics.climatology import climatological_mean
 from model.diagnostics.scores import Region, ensemble_statistics, scores, total
+from model.step import forcings_around
 from model.training.examples import AnalysisSeries
 from model.training.family_losses import FamilyLoss
 from model.training.optimizer import Params
@@ -41,11 +42,8 @@ def make_forecast(loss: FamilyLoss, variables: Sequence[str], *, steps: int) -> 
         ) -> tuple[tuple[dict[str, jax.Array], jax.Array], dict[str, jax.Array]]:
             window, key = carried
             key, this = jax.random.split(key)
-            around = {
-                name: jax.lax.dynamic_slice_in_dim(field, index, INPUT_FRAMES + 1)
-                for name, field in forcings.items()
-            }
-            predicted = predict(this, loss.model_step.features(loss.statics, window, around))
+            features = loss.model_step.features(loss.statics, window, forcings_around(forcings, index))
+            predicted = predict(this, features)
             fields = loss.model_step.fields(predicted, window)
             return (loss.model_step.next_frames(window, fields), key), {n: fields[n] for n in variables}
 

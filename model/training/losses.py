@@ -7,19 +7,23 @@ supplement 4.2). The loss is the weighted sum over variables; over several autor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.channels import INPUT_FRAMES, target_blocks
+from model.channels import target_blocks
 from model.grid import Grid
 from model.precision import accumulation_type
-from model.step import Fields, ModelStep
+from model.step import Fields, ModelStep, forcings_around
 from model.task import TaskConfig
+
+Carried = TypeVar("Carried")
+Loss = tuple[jax.Array, dict[str, jax.Array]]
+"""The loss, and the unweighted loss of each variable; scalars, or shape (step,)."""
 
 VARIABLE_WEIGHTS = {
     "2m_temperature": 1.0,
@@ -121,23 +125,43 @@ def autoregressive_loss(
     Returns:
         The loss, and the unweighted loss of each variable; float32 scalars (float64 of float64).
     """
-    steps = next(iter(targets.values())).shape[0]
 
-    def one_step(window: Fields, index: jax.Array) -> tuple[Fields, tuple[jax.Array, dict[str, jax.Array]]]:
-        around = {
-            name: jax.lax.dynamic_slice_in_dim(field, index, INPUT_FRAMES + 1)
-            for name, field in forcings.items()
-        }
-        truth = {
-            name: jax.lax.dynamic_index_in_dim(field, index, keepdims=False)
-            for name, field in targets.items()
-        }
+    def one_step(window: Fields, around: Fields, truth: Fields) -> tuple[Fields, Loss]:
         predicted = predict(model_step.features(statics, window, around))
         loss = weighted_squared_error(predicted, model_step.normalized_targets(truth, window), weights)
         fields = model_step.fields(predicted.astype(accumulation_type(predicted.dtype)), window)
         return model_step.next_frames(window, fields), loss
 
-    body = jax.checkpoint(one_step) if rematerialize and steps > 1 else one_step
-    _, losses = jax.lax.scan(body, dict(frames), jnp.arange(steps))
-    total, by_variable = losses
+    return mean_over_rollout(
+        one_step, dict(frames), forcings=forcings, targets=targets, rematerialize=rematerialize
+    )
+
+
+def mean_over_rollout(
+    one_step: Callable[[Carried, Fields, Fields], tuple[Carried, Loss]],
+    start: Carried,
+    *,
+    forcings: Mapping[str, jax.Array],
+    targets: Mapping[str, jax.Array],
+    rematerialize: bool,
+) -> Loss:
+    """The mean of a loss over the steps of a forecast that feeds on itself.
+
+    Args:
+        one_step: what is carried, the forcings around the step and the truth at its end, to what is carried on
+            and the step's loss.
+        start: what the first step is given.
+        forcings, targets, rematerialize: as for ``autoregressive_loss``.
+    """
+    steps = next(iter(targets.values())).shape[0]
+
+    def at(carried: Carried, index: jax.Array) -> tuple[Carried, Loss]:
+        truth = {
+            name: jax.lax.dynamic_index_in_dim(field, index, keepdims=False)
+            for name, field in targets.items()
+        }
+        return one_step(carried, forcings_around(forcings, index), truth)
+
+    body = jax.checkpoint(at) if rematerialize and steps > 1 else at
+    _, (total, by_variable) = jax.lax.scan(body, start, jnp.arange(steps))
     return total.mean(), {name: loss.mean() for name, loss in by_variable.items()}

@@ -15,7 +15,7 @@ import sys, threading
 from datetime import UTC, datetime
 from pathlib import Path
 from flows.ensemble import forecast_ensemble
-from flows.members import run_block
+from flows.members import prepare_block
 from infra import layout
 from infra.analyses import write_analysis
 from infra.watchdog import Watchdog
@@ -33,7 +33,7 @@ if where != "load":
     setattr(forecaster, where, hang)
 load = hang if where == "load" else lambda: [forecaster]
 print("begins", flush=True)
-run_block(CYCLE, run=run, members=[1], steps=1, settings=settings, load=load, watchdog=Watchdog(0.5))
+prepare_block(CYCLE, run=run, members=[1], steps=1, settings=settings, load=load, watchdog=Watchdog(0.5)).run()
 print("ends", flush=True)
 """
 

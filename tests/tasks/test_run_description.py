@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.ensemble import forecast_ensemble
-from flows.members import run_block
+from flows.members import prepare_block
 from infra import layout
 from infra.analyses import write_analysis
 from infra.errors import CheckpointMismatchError
@@ -57,7 +57,7 @@ def test_a_worker_that_is_configured_otherwise_is_refused(
     tmp_path: Path, run: str, changes: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(CheckpointMismatchError, match=field):
-        run_block(CYCLE, run=run, members=[0, 1], steps=1, settings=configure(tmp_path, **changes))
+        prepare_block(CYCLE, run=run, members=[0, 1], steps=1, settings=configure(tmp_path, **changes)).run()
 
 
 def test_a_worker_of_other_code_is_refused(tmp_path: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_worker_of_other_code_is_refused(tmp_path: Path, run: str, monkeypatch
     with pytest.raises(
         CheckpointMismatchError, match=r"code_version: planned with .* this worker has '0.0.1'"
     ):
-        run_block(CYCLE, run=run, members=[0, 1], steps=1, settings=configure(tmp_path))
+        prepare_block(CYCLE, run=run, members=[0, 1], steps=1, settings=configure(tmp_path)).run()
 
 
 def test_another_initial_condition_is_refused(tmp_path: Path, run: str) -> None:
@@ -75,9 +75,11 @@ def test_another_initial_condition_is_refused(tmp_path: Path, run: str) -> None:
     store.delete(layout.initial_condition(CYCLE) + "/")
     write_analysis(store, layout.initial_condition(CYCLE), other)
     with pytest.raises(CheckpointMismatchError, match="initial_condition_sha256"):
-        run_block(CYCLE, run=run, members=[0, 1], steps=1, settings=settings)
+        prepare_block(CYCLE, run=run, members=[0, 1], steps=1, settings=settings).run()
 
 
 def test_how_a_worker_runs_is_its_own_affair(tmp_path: Path, run: str) -> None:
     settings = configure(tmp_path, block_size=1, checkpoint_every=1, members=5, steps=9)
-    assert [m.member for m in run_block(CYCLE, run=run, members=[0], steps=1, settings=settings)] == [0]
+    assert [
+        m.member for m in prepare_block(CYCLE, run=run, members=[0], steps=1, settings=settings).run()
+    ] == [0]
