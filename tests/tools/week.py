@@ -407,9 +407,9 @@ def _different(published: list[Manifest], store: ObjectStore, quiet: Settings) -
 
 
 def _same(one: Mapping[str, FileRecord], other: Mapping[str, FileRecord]) -> bool:
-    """Whether two publications have the same files with the same data; pages and reports tell times."""
-    data = [{name: r.sha256 for name, r in files.items() if _is_data(name)} for files in (one, other)]
-    return one.keys() == other.keys() and data[0] == data[1]
+    """Whether two publications have the same data files; pages, Data Docs and reports tell times, some by name."""
+    first, second = ({name: r.sha256 for name, r in files.items() if _is_data(name)} for files in (one, other))
+    return bool(first) and first == second
 
 
 def _is_data(name: str) -> bool:
