@@ -408,7 +408,9 @@ def _different(published: list[Manifest], store: ObjectStore, quiet: Settings) -
 
 def _same(one: Mapping[str, FileRecord], other: Mapping[str, FileRecord]) -> bool:
     """Whether two publications have the same data files; pages, Data Docs and reports tell times, some by name."""
-    first, second = ({name: r.sha256 for name, r in files.items() if _is_data(name)} for files in (one, other))
+    first, second = (
+        {name: r.sha256 for name, r in files.items() if _is_data(name)} for files in (one, other)
+    )
     return bool(first) and first == second
 
 
