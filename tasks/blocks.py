@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.states import Crashed
@@ -54,7 +54,8 @@ class HandOut:
         queue: work queue; None for the deployment's own.
         poll_seconds: time between two looks at a flow run.
         silence_seconds: a running attempt without a sign of life for this long is given up as lost.
-        start_seconds: the same for an attempt that a worker claimed but that never began to run.
+        start_seconds: the same for an attempt that a worker claimed but that never began to run; it is given up
+            sooner when the server says that this worker is offline.
     """
 
     deployment: str
@@ -177,12 +178,26 @@ def _stay_with(
         if sign != last_sign or state is None or state.is_scheduled():
             last_sign, heard = sign, time.monotonic()
         limit = how.silence_seconds if state is not None and state.is_running() else how.start_seconds
+        message = None
         if time.monotonic() - heard > limit:
             message = f"no sign of life for {limit:g} s in state {state.name if state else 'unknown'}"
+        elif state is not None and state.is_pending() and (worker := _dead_worker(client, flow_run)):
+            message = f"claimed by worker {worker}, which went offline before it began"
+        if message is not None:
             _LOG.warning("flow run %s: %s", flow_run.name, message)
             client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
             return Crashed(message=message)
         time.sleep(how.poll_seconds)
+
+
+def _dead_worker(client: SyncPrefectClient, flow_run: FlowRun) -> str | None:
+    """Name of the worker that claimed a flow run, if the server has missed its heartbeats since."""
+    name, pool = flow_run.labels.get("prefect.worker.name"), flow_run.work_pool_name
+    if name is None or pool is None:
+        return None
+    workers = client.read_workers_for_work_pool(pool)
+    offline = (worker.name for worker in workers if worker.status == WorkerStatus.OFFLINE)
+    return str(name) if name in offline else None
 
 
 def _sign_of_life(store: ObjectStore, key: str, flow_run: FlowRun) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, Worker, WorkerStatus
 from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from infra import layout
@@ -32,6 +32,8 @@ class FlowRun:
     id: UUID
     name: str
     state: State[Any]
+    labels: dict[str, str] = field(default_factory=lambda: {"prefect.worker.name": "gpu-0"})
+    work_pool_name: str = "gpu"
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Server:
     parameters: list[dict[str, Any]] = field(default_factory=list)
     coming: dict[UUID, list[State[Any]]] = field(default_factory=dict)
     forced: list[State[Any]] = field(default_factory=list)
+    workers: dict[str, WorkerStatus] = field(default_factory=lambda: {"gpu-0": WorkerStatus.ONLINE})
     clock: float = 0.0
 
     def run_deployment(self, name: str, *, idempotency_key: str, parameters: Any, **_: Any) -> FlowRun:
@@ -66,6 +69,12 @@ class Server:
         if run.state.is_completed() and run.state.message != "without members":
             complete(self.store)
         return run
+
+    def read_workers_for_work_pool(self, work_pool_name: str) -> list[Worker]:
+        assert work_pool_name == "gpu"
+        return [
+            Worker(name=name, work_pool_id=uuid4(), status=status) for name, status in self.workers.items()
+        ]
 
     def set_flow_run_state(self, id: UUID, state: State[Any], *, force: bool) -> None:
         assert force
@@ -213,6 +222,22 @@ def test_a_silent_attempt_is_marked_crashed_and_given_up(
         compute(store)
     assert [forced.is_crashed() for forced in server.forced] == [True]
     assert patience <= server.clock <= patience + 3
+
+
+def test_what_a_dead_worker_claimed_is_given_up_at_once(store: ObjectStore, server: Server) -> None:
+    server.workers = {"gpu-0": WorkerStatus.OFFLINE, "gpu-1": WorkerStatus.ONLINE}
+    server.plan = [[Pending()]]
+    with pytest.raises(BlockFailedError, match="claimed by worker gpu-0, which went offline"):
+        compute(store)
+    assert server.clock == 0
+    assert [forced.is_crashed() for forced in server.forced] == [True]
+
+
+def test_what_runs_may_outlive_its_worker(store: ObjectStore, server: Server) -> None:
+    server.workers = {"gpu-0": WorkerStatus.OFFLINE}
+    server.plan = [[Running(), Running(), Completed()]]
+    compute(store)
+    assert server.forced == []
 
 
 def test_signs_of_life_are_heard_and_a_queue_is_waited_for(
