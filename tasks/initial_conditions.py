@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -134,8 +135,7 @@ def build_initial_condition(cycle: Cycle, ingredients: Ingredients, source: str 
     """Fetch, regrid, assemble and store; returns the key. ``source`` names one of a set of analyses."""
     times = frame_times(ingredients.task, cycle.init_time)
     statics = _statics(ingredients, cycle.init_time)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="frame") as pool:
-        frames = list(pool.map(lambda time: _frame(ingredients, time, statics), times))
+    frames = _at_once(lambda time: _frame(ingredients, time, statics), times)
     dataset = assemble(
         frames, statics, task=ingredients.task, grid=ingredients.grid, init_time=cycle.init_time
     )
@@ -150,6 +150,27 @@ def build_initial_condition(cycle: Cycle, ingredients: Ingredients, source: str 
     return store_initial_condition(
         ingredients.store, cycle, dataset, ingredients.recipe, provenance, source=source
     )
+
+
+def _at_once(make: Callable[[datetime], xr.Dataset], times: Sequence[datetime]) -> list[xr.Dataset]:
+    """One result for each time, each made in a thread of its own.
+
+    All have ended when it returns or one's failure is raised. A timeout that strikes while it waits leaves a thread
+    that hangs behind, where an executor would wait for it.
+    """
+
+    def run(time: datetime, result: Future[xr.Dataset]) -> None:
+        try:
+            result.set_result(make(time))
+        except BaseException as error:
+            result.set_exception(error)
+
+    results: list[Future[xr.Dataset]] = [Future() for _ in times]
+    for time, result in zip(times, results):
+        threading.Thread(target=run, args=(time, result), name=f"frame {time}", daemon=True).start()
+    for result in results:
+        result.exception()  # waits
+    return [result.result() for result in results]
 
 
 def missing_inputs(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
