@@ -9,6 +9,7 @@ from prefect import flow
 from infra.catalog import update_catalog
 from infra.retention import expired_cycles, expired_fields, remove_cycle
 from infra.settings import load_settings
+from tasks.initial_conditions import analyses_reach
 
 _ABANDONED = timedelta(days=2)
 """No process works on a scratch folder for so long."""
@@ -35,7 +36,7 @@ def retention(keep_days: int | None = None, dry_run: bool = False) -> list[str]:
     removed = [cycle for cycle in expired if remove_cycle(store, cycle)]
     if removed:
         update_catalog(store)
-    for prefix in expired_fields(store, keep=keep, now=now):
+    for prefix in expired_fields(store, keep=keep, now=now, reach=analyses_reach(settings)):
         store.delete(prefix)
     store.remove_abandoned(age=_ABANDONED, now=now)
     return [str(cycle) for cycle in removed]

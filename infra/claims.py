@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from infra import layout
-from infra.errors import FoldcastError, StoreError, TransientSourceError
+from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
@@ -99,7 +99,7 @@ def held(claim: Claim) -> Iterator[Claim]:
         thread.join()
         try:
             claim.release()
-        except (StoreError, TransientSourceError) as error:  # the lease ends it
+        except Exception as error:  # the lease ends it, and what the block raised matters more
             _LOG.warning("%s: claim not released: %s", claim.cycle, error)
 
 
@@ -123,8 +123,8 @@ def claim_cycle(
     if holder is not None:
         raise CycleBusyError(f"cycle {cycle}: held by {holder}")
     claim = Claim(store=store, cycle=cycle, number=number, owner=owner, lease=lease, clock=clock)
-    document = _document(owner, clock(), released=False)
-    if not store.create(layout.claim(cycle, number), document):
+    document, key = _document(owner, clock(), released=False), layout.claim(cycle, number)
+    if not store.create(key, document) and store.read(key) != document:  # else only the answer had been lost
         raise CycleBusyError(f"cycle {cycle}: another run claimed it at the same moment")
     return claim
 
@@ -136,30 +136,56 @@ def holder_of(
     return _holder(store, cycle, len(_claims(store, cycle)) - 1, lease=lease, clock=clock)
 
 
-def last_heard_of(store: ObjectStore, cycle: Cycle) -> datetime | None:
-    """When somebody last worked on the cycle; None if nobody ever did."""
-    claims = len(_claims(store, cycle))
-    return datetime.fromisoformat(_state(store, cycle, claims - 1)["time"]) if claims else None
+def last_heard_of(store: ObjectStore, cycle: Cycle, *, other_than: str | None = None) -> datetime | None:
+    """When somebody last worked on the cycle; None if nobody ever did.
+
+    Args:
+        store: where claims lie.
+        cycle: which.
+        other_than: an owner whose claims do not count.
+    """
+    for number in reversed(range(len(_claims(store, cycle)))):
+        state = _state(store, cycle, number)
+        if state.owner != other_than:
+            return state.time
+    return None
 
 
 def _holder(store: ObjectStore, cycle: Cycle, number: int, *, lease: timedelta, clock: Clock) -> str | None:
     if number < 0:
         return None
     state = _state(store, cycle, number)
-    last_heard = datetime.fromisoformat(state["time"])
-    if state["released"] or clock() - last_heard >= lease or _is_gone(state["process"]):
+    if state.released or clock() - state.time >= lease or _is_gone(state.process):
         return None
-    return f"{state['owner']}, last heard of at {last_heard:%H:%M:%S}Z"
+    return f"{state.owner}, last heard of at {state.time:%H:%M:%S}Z"
 
 
 def _claims(store: ObjectStore, cycle: Cycle) -> list[str]:
     return [key for key in store.list(layout.claims_prefix(cycle)) if key.endswith(".claim.json")]
 
 
-def _state(store: ObjectStore, cycle: Cycle, number: int) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """What a claim or its latest heartbeat says."""
+
+    owner: str
+    time: datetime
+    released: bool
+    process: dict[str, Any]
+
+
+def _state(store: ObjectStore, cycle: Cycle, number: int) -> _State:
+    """The latest word on a claim; a damaged one holds the cycle for a lease from when it was written."""
     heartbeat = layout.claim_heartbeat(cycle, number)
     key = heartbeat if store.exists(heartbeat) else layout.claim(cycle, number)
-    return json.loads(store.read(key))
+    try:
+        document = json.loads(store.read(key))
+        return _State(**{**document, "time": datetime.fromisoformat(document["time"])})
+    except (ValueError, KeyError, TypeError) as error:
+        _LOG.warning("%s: expected a claim, got %r", store.url(key), error)
+        return _State(
+            owner="a run whose claim cannot be read", time=store.modified(key), released=False, process={}
+        )
 
 
 def _document(owner: str, time: datetime, *, released: bool) -> bytes:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,31 @@ class ObjectStore:
         with translated(f"look up {self.url(key)}"):
             self.filesystem.invalidate_cache()
             return self.filesystem.exists(self.path(key))
+
+    def modified(self, key: str) -> datetime:
+        """When the object was last written, by the store's clock, in UTC.
+
+        Raises:
+            StoreError: there is no such object.
+            TransientSourceError: the store failed in a way that may pass.
+        """
+        with translated(f"look up {self.url(key)}"):
+            self.filesystem.invalidate_cache()
+            return self.filesystem.modified(self.path(key)).astimezone(UTC)
+
+    @contextmanager
+    def reading(self, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """An object's size, and its bytes in pieces that fit in memory however large it is.
+
+        Raises:
+            StoreError: there is no such object.
+            TransientSourceError: the store failed in a way that may pass.
+        """
+        with (
+            translated(f"read {self.url(key)}"),
+            self.filesystem.open(self.path(key), "rb", block_size=_PIECE, cache_type="none") as file,
+        ):
+            yield int(file.size), iter(partial(file.read, _PIECE), b"")
 
     def write(self, key: str, data: bytes) -> str:
         """Put a whole object, replacing any; returns its sha256 in hex."""

@@ -8,6 +8,7 @@ kept as long as a season that has just been.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from infra import layout
@@ -18,8 +19,10 @@ from infra.object_store import ObjectStore
 from infra.publication import read_latest
 from model.cycle import Cycle, parse_init_time
 
-_REACH = timedelta(days=2)
-"""Before its init_time, from where a cycle may read analyses."""
+_OWNER = "retention"
+
+DEFAULT_REACH = timedelta(days=12)
+"""Before its init_time, from where a cycle may read analyses: the sea of ten days before, and its frames."""
 
 
 def expired_cycles(
@@ -33,7 +36,7 @@ def expired_cycles(
         if status.state == "published" and cycle.model not in newest:
             newest.add(cycle.model)
             continue
-        touched = (cycle.init_time, status.published_at, last_heard_of(store, cycle))
+        touched = (cycle.init_time, status.published_at, last_heard_of(store, cycle, other_than=_OWNER))
         age = now - max(time for time in touched if time is not None)
         if age > keep and cycle != _pointed_at(store, cycle.model) and holder_of(store, cycle) is None:
             expired.append(cycle)
@@ -50,46 +53,62 @@ def remove_cycle(store: ObjectStore, cycle: Cycle) -> bool:
         Whether it was removed; False if somebody works on it.
     """
     try:
-        claim = claim_cycle(store, cycle, owner="retention")
+        claim = claim_cycle(store, cycle, owner=_OWNER)
     except CycleBusyError:
         return False
     with held(claim):
         store.delete(layout.cycle_manifest(cycle))
         store.delete(layout.catalog_item(cycle))
-        for prefix in (
-            layout.cycle_prefix(cycle),
-            layout.runs_prefix(cycle),
-            layout.quarantine(cycle),
-            layout.validation(cycle),
-            layout.event_marks(cycle),
-        ):
-            store.delete(prefix)
         for key in _initial_conditions(store, cycle):
             store.delete(layout.completion_mark(key))
             store.delete(f"{key}/")
+        for prefix in (
+            layout.cycle_prefix(cycle),
+            layout.validation(cycle),
+            layout.event_marks(cycle),
+            layout.runs_prefix(cycle),  # these two last: an interrupted removal is found by them
+            layout.quarantine(cycle),
+        ):
+            store.delete(prefix)
     return True
 
 
-def expired_fields(store: ObjectStore, *, keep: timedelta, now: datetime) -> list[str]:
-    """Prefixes of raw and regridded analyses valid longer ago than ``keep``, but for those of cycles under way."""
-    busy = [cycle.init_time for cycle in _claimed_cycles(store) if holder_of(store, cycle) is not None]
-    expired = []
+def expired_fields(
+    store: ObjectStore, *, keep: timedelta, now: datetime, reach: timedelta = DEFAULT_REACH
+) -> list[str]:
+    """Prefixes of raw and regridded analyses valid longer ago than ``keep``, but for those of cycles under way.
+
+    Args:
+        store: where.
+        keep: how long analyses stay.
+        now: the time to judge by.
+        reach: before its init_time, from where a cycle may read analyses.
+    """
+    old = [(time, prefix) for time, prefix in _analyses(store) if now - time > keep]
+    if not old:
+        return []
+    first, last = min(old)[0], max(old)[0] + reach
+    # Claims stay for good: only those of cycles that could need what is about to go are read.
+    near = [cycle for cycle in _claimed_cycles(store) if first <= cycle.init_time <= last]
+    busy = [cycle.init_time for cycle in near if holder_of(store, cycle) is not None]
+    return [
+        prefix for time, prefix in old if not any(timedelta(0) <= start - time <= reach for start in busy)
+    ]
+
+
+def _analyses(store: ObjectStore) -> Iterator[tuple[datetime, str]]:
+    """Valid times of the stored analyses, and their prefixes."""
     for source in store.folders(layout.fields_prefix()):
         for folder in store.folders(layout.fields_prefix(source)):
-            try:
-                valid_time = parse_init_time(folder)
-            except ValueError:
-                continue  # not an analysis
-            needed = any(timedelta(0) <= init_time - valid_time <= _REACH for init_time in busy)
-            if now - valid_time > keep and not needed:
-                expired.append(layout.fields_prefix(source, folder))
-    return expired
+            with suppress(ValueError):  # not an analysis
+                yield parse_init_time(folder), layout.fields_prefix(source, folder)
 
 
 def _claimed_cycles(store: ObjectStore) -> Iterator[Cycle]:
     for model in store.folders(layout.claimed()):
         for folder in store.folders(layout.claimed(model)):
-            yield Cycle(model=model, init_time=parse_init_time(folder))
+            with suppress(ValueError):  # not a cycle
+                yield Cycle(model=model, init_time=parse_init_time(folder))
 
 
 def _initial_conditions(store: ObjectStore, cycle: Cycle) -> list[str]:

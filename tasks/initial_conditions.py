@@ -50,6 +50,9 @@ from tasks.regrid import regrid_analysis
 _ERA5T_DELAY = timedelta(days=10)
 """ERA5T is published about five days behind; the sea changes slowly."""
 
+_FRAMES = timedelta(days=2)
+"""More than lies between any model's first frame, or the precipitation before it, and its init_time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ingredients:
@@ -122,6 +125,12 @@ def other_analyses(cycle: Cycle, settings: Settings) -> tuple[tuple[Cycle, str],
     if perturbation.kind == "analyses":
         return tuple((cycle, source) for source in perturbation.sources)
     return ()
+
+
+def analyses_reach(settings: Settings) -> timedelta:
+    """How far before its init_time a cycle of any configured model may read analyses, generously."""
+    lags = [hours for model in settings.models.values() for hours in model.perturbation.get("lags_hours", ())]
+    return _ERA5T_DELAY + _FRAMES + timedelta(hours=max(lags, default=0))
 
 
 def _prepare(cycle: Cycle, settings: Settings, source: str = "") -> str:

@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from infra.claims import Claim, CycleBusyError, claim_cycle, held
+from infra import layout
+from infra.claims import Claim, CycleBusyError, claim_cycle, held, holder_of, last_heard_of
+from infra.errors import TransientSourceError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
@@ -114,3 +117,65 @@ def test_a_killed_process_of_this_machine_does_not_hold_the_cycle(store: ObjectS
     killed = subprocess.run([sys.executable, "-c", script], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert claim_cycle(store, CYCLE, owner="next").number == 1
+
+
+@pytest.mark.parametrize("broken", [b"", b'{"owner": "al', b"[]", b'{"owner": "a", "time": "yesterday"}'])
+@pytest.mark.parametrize("part", [layout.claim, layout.claim_heartbeat])
+def test_a_damaged_claim_holds_the_cycle_for_a_lease_and_no_longer(
+    store: ObjectStore, part: Callable[[Cycle, int], str], broken: bytes
+) -> None:
+    clock = Clock()
+    claimed(store, "first", clock)
+    store.write(part(CYCLE, 0), broken)
+    clock.now = datetime.now(UTC)
+    assert "cannot be read" in str(holder_of(store, CYCLE, lease=LEASE, clock=clock))
+    assert last_heard_of(store, CYCLE) == store.modified(part(CYCLE, 0))
+    with pytest.raises(CycleBusyError, match="cannot be read"):
+        claimed(store, "impatient", clock)
+    clock.now += LEASE
+    assert claimed(store, "patient", clock).number == 1
+
+
+@pytest.mark.parametrize("fault", [TransientSourceError("503"), OSError("the network is gone")])
+def test_a_release_that_fails_hides_neither_result_nor_reason(
+    store: ObjectStore, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Claim) -> None:
+        raise fault
+
+    monkeypatch.setattr(Claim, "release", fail)
+    clock = Clock()
+    with held(claimed(store, "publishes", clock)):
+        pass
+    clock.now += LEASE
+    with pytest.raises(ValueError, match="the reason"), held(claimed(store, "fails", clock)):
+        raise ValueError("the reason")
+
+
+def test_a_claim_whose_answer_was_lost_is_held(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = ObjectStore.create
+
+    def lost(self: ObjectStore, key: str, data: bytes) -> bool:
+        create(self, key, data)
+        return create(self, key, data)  # as a client does that had no answer
+
+    monkeypatch.setattr(ObjectStore, "create", lost)
+    assert claimed(store, "mine", Clock()).number == 0
+
+
+def test_of_two_claims_of_one_owner_the_later_is_no_lost_answer(store: ObjectStore) -> None:
+    clock = Clock()
+    claimed(store, "retention", clock)
+    clock.now += timedelta(seconds=1)
+    with pytest.raises(CycleBusyError):
+        claimed(store, "retention", clock)
+
+
+def test_the_claims_of_an_owner_can_be_left_out_of_the_last_work(store: ObjectStore) -> None:
+    clock = Clock()
+    claimed(store, "backfill", clock).release()
+    worked = clock.now
+    clock.now += timedelta(days=30)
+    claimed(store, "retention", clock).release()
+    assert last_heard_of(store, CYCLE) == clock.now
+    assert last_heard_of(store, CYCLE, other_than="retention") == worked

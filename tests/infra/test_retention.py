@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import layout
+from infra import layout, retention
 from infra.claims import claim_cycle
 from infra.object_store import ObjectStore
 from infra.retention import expired_cycles, expired_fields, remove_cycle
@@ -52,6 +52,27 @@ def test_age_counts_from_the_last_work_on_a_cycle(store: ObjectStore) -> None:
     assert expired(store, now=heard + KEEP + timedelta(seconds=1)) == [WINTER]
 
 
+def test_an_interrupted_removal_is_finished_the_next_night(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(layout.quarantine(WINTER) + "a.json", b"{}")
+    delete = ObjectStore.delete
+
+    def die_before(self: ObjectStore, prefix: str) -> None:
+        if prefix == layout.quarantine(WINTER):
+            raise KeyboardInterrupt
+        delete(self, prefix)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "delete", die_before)
+        with pytest.raises(KeyboardInterrupt):
+            remove_cycle(store, WINTER)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert expired(store, now=tomorrow) == [WINTER]
+    assert remove_cycle(store, WINTER)
+    assert [key for key in store.list("") if not key.startswith("claims/")] == []
+
+
 def test_a_removed_cycle_leaves_no_mark_of_inputs_that_are_gone(store: ObjectStore) -> None:
     inputs = [layout.initial_condition(WINTER), layout.initial_condition(WINTER, "other")]
     neighbour = layout.initial_condition(Cycle(model="m", init_time=WINTER.init_time + timedelta(hours=12)))
@@ -65,7 +86,7 @@ def test_a_removed_cycle_leaves_no_mark_of_inputs_that_are_gone(store: ObjectSto
 
 def test_analyses_expire_but_for_those_a_running_cycle_needs(store: ObjectStore) -> None:
     needed = WINTER.init_time - timedelta(hours=6)
-    earlier = WINTER.init_time - timedelta(days=3)
+    earlier = WINTER.init_time - timedelta(days=13)
     recent = NOW - timedelta(days=3)
     for valid_time in (needed, earlier, recent):
         store.write(layout.fields("provider", valid_time, "t.zarr.json"), b"{}")
@@ -77,3 +98,21 @@ def test_analyses_expire_but_for_those_a_running_cycle_needs(store: ObjectStore)
         folder,
         layout.fields_prefix("provider", f"{needed:%Y%m%dT%HZ}"),
     ]
+
+
+def test_claims_that_cannot_matter_are_not_read(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(layout.fields("provider", WINTER.init_time, "t.zarr.json"), b"{}")
+    store.write(f"{layout.claimed('m')}no-cycle/x", b"")
+    for days in (-400, -1, 0, 13, 400):
+        cycle = Cycle(model="m", init_time=WINTER.init_time + timedelta(days=days))
+        claim_cycle(store, cycle, owner="backfill").release()
+    asked: list[Cycle] = []
+    monkeypatch.setattr(retention, "holder_of", lambda store, cycle: asked.append(cycle))
+    assert len(expired_fields(store, keep=KEEP, now=NOW)) == 1
+    assert asked == [WINTER]
+
+
+def test_the_sea_of_days_before_stays_for_a_cycle_under_way(store: ObjectStore) -> None:
+    store.write(layout.fields("era5t", WINTER.init_time - timedelta(days=10), "sst.zarr.json"), b"{}")
+    claim_cycle(store, WINTER, owner="backfill")
+    assert expired_fields(store, keep=KEEP, now=NOW) == []

@@ -16,7 +16,7 @@ from infra.settings import ModelSettings, RunSettings, Settings, SourceSettings,
 from model.cycle import Cycle
 from model.grid import Grid
 from tasks import initial_conditions
-from tasks.initial_conditions import missing_inputs, prepare_initial_condition
+from tasks.initial_conditions import analyses_reach, missing_inputs, prepare_initial_condition
 from tests.fakes.synthetic_source import GRID, LOADER, TASK, SyntheticSource
 from tests.model.diagnostics.atmospheres import INIT_TIME, synthetic_state
 
@@ -164,3 +164,9 @@ def test_a_stale_frame_is_refused_and_nothing_is_stored(
     with pytest.raises((InvalidFieldError, MissingDataError)):
         prepare_initial_condition(CYCLE, settings)
     assert list(settings.store.open().list("initial-conditions/")) == []
+
+
+def test_the_oldest_analysis_a_cycle_may_read_is_kept_for_it(tmp_path: Path) -> None:
+    assert analyses_reach(settings_in(tmp_path)) >= timedelta(days=10)
+    lagged = settings_in(tmp_path, perturbation={"kind": "lagged", "lags_hours": [6, 480]})
+    assert analyses_reach(lagged) >= timedelta(days=30)
