@@ -49,7 +49,7 @@ def run_suite(
     )
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     actions = _docs_actions(context, docs_folder)
-    asset = context.data_sources.add_pandas("initial-condition").add_dataframe_asset("field-statistics")
+    asset = context.data_sources.add_pandas(name).add_dataframe_asset("statistics")
     suite = context.suites.add(
         gx.ExpectationSuite(
             name=name, expectations=[_expectation(check, number) for number, check in enumerate(checks)]
