@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
+from uuid import UUID
 
 import numpy as np
 import xarray as xr
@@ -99,7 +101,9 @@ class _Curves:
         evaluation = preparation.settings.evaluation
         self._field = evaluation.field if evaluation else ""
         self._every = max(self._total // _CURVE_POINTS, 1)
-        self._progress = create_progress_artifact(0.0, description="updates") if flow_run.id else None
+        self._progress = (
+            cast("UUID", create_progress_artifact(0.0, description="updates")) if flow_run.id else None
+        )
 
     def add(self, report: UpdateReport) -> None:
         """Take up an update; publish what changed."""

@@ -46,7 +46,7 @@ def verification(models: list[str] | None = None, again: bool = False) -> list[s
     scored: list[str] = []
     failures: list[str] = []
     for model in models or list(settings.models):
-        ways = {FIELDS: verify_cycle}
+        ways: dict[str, Callable[[Cycle, Settings], Verification]] = {FIELDS: verify_cycle}
         if settings.configured_model(model).stations is not None:
             ways[STATIONS] = verify_cycle_at_stations
         for name, score in ways.items():

@@ -22,12 +22,12 @@ import numpy as np
 from model.errors import CheckpointFileError
 from model.gencast.configs import GenCastConfig
 from model.graphcast import ModelConfig
+from model.graphs.graph_network import Parameters
 from model.task import TaskConfig
 
 _SEPARATOR = ":"
 
 FamilyConfig = ModelConfig | GenCastConfig
-Params = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class CheckpointFile:
         description, license: the publisher's words.
     """
 
-    params: Params
+    params: Parameters
     task: TaskConfig
     config: FamilyConfig
     description: str
@@ -235,7 +235,7 @@ def _index(text: str) -> int:
     return int(text) if text.isdigit() else -1
 
 
-def _parse_params(tree: Mapping[str, Any], name: str) -> Params:
+def _parse_params(tree: Mapping[str, Any], name: str) -> dict[str, dict[str, np.ndarray]]:
     for module, parameters in tree.items():
         if not isinstance(parameters, dict) or any(isinstance(leaf, dict) for leaf in parameters.values()):
             raise CheckpointFileError(f"{name}: params:{module}: expected arrays by name, as Haiku has them")

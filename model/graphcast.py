@@ -208,7 +208,7 @@ class GraphCastNetwork:
         name: str,
         features: jax.Array,
         weights: jax.Array | None = None,
-        bias: jax.Array | float = 0.0,
+        bias: jax.Array | np.ndarray | float = 0.0,
     ) -> jax.Array:
         """Embedded edges, times ``weights`` plus ``bias`` if given: shape (…, 4) to (…, latent)."""
 

@@ -32,6 +32,8 @@ from model.step import Fields, ModelStep
 from model.task import TaskConfig
 from model.variables import COMPUTED_FORCINGS, VARIABLES
 
+_Shapes = dict[str, jax.ShapeDtypeStruct]
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +217,7 @@ class NetworkForecaster:
             self._program_takes = _shapes(shapes[0])
         return self._program
 
-    def _argument_shapes(self) -> tuple[Prepared, Fields, _Weather, Fields]:
+    def _argument_shapes(self) -> tuple[Prepared, _Shapes, _Weather, _Shapes]:
         """Shapes of what ``_step`` takes: prepared, statics, weather, forcings."""
         task, shape = self.task, self.grid.shape
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
@@ -160,9 +160,10 @@ class _Reporter:
         within = latest.step / latest.steps if latest.members_done < len(latest.members) else 0.0
         percent = min(100.0, 100.0 * (latest.members_done + within) / len(latest.members))
         if self._artifact is None:
-            self._artifact = create_progress_artifact(
+            made = create_progress_artifact(
                 percent, key=f"block-{self._block}-progress", description=f"members {_span(latest.members)}"
             )
+            self._artifact = cast("UUID", made)  # no coroutine outside an event loop
         else:
             update_progress_artifact(self._artifact, percent)
         create_table_artifact(

@@ -116,15 +116,16 @@ class ModelUnderTest:
         frames, forcings = self.series.start(0, steps)
         fields = make_forecast(family, variables, steps=steps)(
             jax.tree.map(jnp.asarray, self.checkpoint.params),
-            frames,
-            forcings,
+            {name: jnp.asarray(field) for name, field in frames.items()},
+            {name: jnp.asarray(field) for name, field in forcings.items()},
             jax.random.PRNGKey(seed)[None],
         )
         weights = self.series.grid.area_weights()[:, None] / self.series.grid.shape[1]
         means, ratios, finite = {}, {}, True
         for label, forecast, truth in _by_level(self.series, variables, fields):
             finite &= _finite_where_known(forecast, truth)
-            means[label] = tuple(float((forecast[at] * weights).sum()) for at in (0, -1))
+            first, last = (float((forecast[at] * weights).sum()) for at in (0, -1))
+            means[label] = (first, last)
             ratios[label] = _small_scale_variance(forecast[-1:]) / _small_scale_variance(truth)
         return Stability(finite=finite, global_means=means, small_scale_ratio=ratios)
 
@@ -140,7 +141,7 @@ def _by_level(
 ) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
     """Label, forecast (lead time, latitude, longitude) and analyses (time, …) of each field."""
     for name in variables:
-        forecast, truth = np.asarray(fields[name])[0], series.fields[name]
+        forecast, truth = np.asarray(fields[name])[0], np.asarray(series.fields[name])
         if forecast.ndim == 3:
             yield name, forecast, truth
             continue

@@ -28,6 +28,7 @@ from model.checkpoint_file import CheckpointFile, FamilyConfig, read_checkpoint,
 from model.errors import InvalidFieldError
 from model.gencast.gencast import gencast_graphs, gencast_network, gencast_structure, noise_basis
 from model.graphcast import ModelConfig
+from model.graphs.graph_network import Parameters
 from model.grid import Grid
 from model.networks import checkpoint_grid, graphcast_graphs, graphcast_network
 from model.normalization import channel_scaling
@@ -38,7 +39,7 @@ from model.training.examples import AnalysisSeries, accumulate_precipitation
 from model.training.family_losses import EnsembleLoss, FamilyLoss, GenCastLoss, GraphCastLoss
 from model.training.growth import grow
 from model.training.losses import loss_weights
-from model.training.optimizer import Params, build_optimizer
+from model.training.optimizer import build_optimizer
 from model.training.rematerialisation import KEEP_ALL, Rematerialisation
 from model.training.schedule import learning_rate
 from model.training.training import TrainingState, initial_state
@@ -103,7 +104,7 @@ class Preparation:
         scaling = vars(self.loss.model_step.scaling)
         content = (self.series.times, fields, dict(self.series.statics), scaling, self.checkpoint.params)
         for leaf in jax.tree.leaves(content):
-            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()[:12]
 
 
@@ -269,18 +270,20 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
 
 def _losses(preparation: Preparation) -> dict[int, FamilyLoss]:
     """The loss of each kind of stage, by its number of members."""
-    own, losses = preparation.loss, {}
+    own = preparation.loss
+    losses: dict[int, FamilyLoss] = {}
     recompute = preparation.settings.chosen_rematerialisation() or KEEP_ALL
     for members in {stage.ensemble_members for stage in preparation.settings.curriculum().stages}:
-        if members and not isinstance(own, GenCastLoss):
+        if not members:
+            losses[members] = own
+        elif isinstance(own, GenCastLoss):
+            losses[members] = EnsembleLoss(
+                of=own, members=members, rematerialize_steps=recompute.rollout_steps
+            )
+        else:
             raise FoldcastError(
                 f"ensemble_members: expected 0 for a model that draws no samples, got {members}"
             )
-        losses[members] = (
-            EnsembleLoss(of=own, members=members, rematerialize_steps=recompute.rollout_steps)
-            if members
-            else own
-        )
     return losses
 
 
@@ -296,7 +299,7 @@ def write_params(preparation: Preparation, state: TrainingState) -> Path:
 
 def _origin(
     settings: TrainingSettings, grid: Grid
-) -> tuple[TaskConfig, FamilyConfig, Params | None, CheckpointFile | None]:
+) -> tuple[TaskConfig, FamilyConfig, Parameters | None, CheckpointFile | None]:
     """Task, configuration and parameters to start from."""
     if settings.initialize_from is None:
         try:
@@ -356,7 +359,9 @@ def build_family(
             network=network, structure=structure, **common
         ), lambda: network.initial_parameters(key)
     if dataclasses.replace(recompute, rollout_steps=False) != KEEP_ALL:
-        raise FoldcastError("rematerialise: expected at most rollout_steps for GenCast; the rest is GraphCast's")
+        raise FoldcastError(
+            "rematerialise: expected at most rollout_steps for GenCast; the rest is GraphCast's"
+        )
     denoising = gencast_network(config, task, platform=jax.default_backend())
     return GenCastLoss(
         network=denoising,

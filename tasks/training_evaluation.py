@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from infra.errors import FoldcastError
+from model.graphs.graph_network import Parameters
 from model.training.evaluation import Forecast, evaluate, make_forecast
 from model.training.examples import AnalysisSeries
 from model.training.family_losses import FamilyLoss
-from model.training.optimizer import Params
 from tasks.training_settings import EvaluationSettings, TrainingSettings
 
 
@@ -97,7 +97,7 @@ class HeldOutSkill:
         """Whether an evaluation follows this update."""
         return (update + 1) % self.settings.every == 0
 
-    def scores(self, params: Params, update: int) -> xr.Dataset:
+    def scores(self, params: Parameters, update: int) -> xr.Dataset:
         """Scores of the forecasts with these parameters."""
         count = self.series.count(self.settings.steps)
         starts = np.unique(np.linspace(0, count - 1, self.settings.starts).astype(int))

@@ -13,10 +13,10 @@ import optax
 from infra.errors import DoesNotFitError, FoldcastError
 from infra.resources import host_memory_available
 from model.errors import UnknownOptionError
+from model.graphs.graph_network import Parameters
 from model.networks import graphcast_graphs
 from model.training.curriculum import Stage
 from model.training.family_losses import FamilyLoss, GraphCastLoss
-from model.training.optimizer import Params
 from model.training.parallel import DeviceLayout
 from model.training.partition import PartitionedGraphCastLoss
 from model.training.rematerialisation import KEEP_ALL, Rematerialisation, least_saving_that_fits
@@ -28,7 +28,7 @@ def build_update(
     settings: TrainingSettings,
     loss: FamilyLoss,
     optimizer: optax.GradientTransformation,
-    params: Params,
+    params: Parameters,
     batch_shapes: Callable[[Stage], Any],
 ) -> Update:
     """The update as the settings say; with ``rematerialise = "auto"`` the first level that fits.

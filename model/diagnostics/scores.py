@@ -200,21 +200,21 @@ def scores(statistics: xr.Dataset) -> xr.Dataset:
         known = statistics[weight]
         return statistics[name] / known.where(known > 0)
 
-    result["rmse"] = np.sqrt(mean("squared_error"))
+    result["rmse"] = xr.ufuncs.sqrt(mean("squared_error"))
     result["bias"] = mean("error")
     result["mae"] = mean("absolute_error")
     for reference in ("persistence", "climatology"):
         if f"{reference}_weight" in statistics:
             own = f"{reference}_weight"
-            result[f"{reference}_rmse"] = np.sqrt(mean(f"{reference}_squared_error", own))
+            result[f"{reference}_rmse"] = xr.ufuncs.sqrt(mean(f"{reference}_squared_error", own))
             result[f"{reference}_mae"] = mean(f"{reference}_absolute_error", own)
     if "climatology_weight" in statistics:
         power = statistics["forecast_anomaly_squared"] * statistics["truth_anomaly_squared"]
-        result["acc"] = statistics["anomaly_product"] / np.sqrt(power.where(power > 0))
+        result["acc"] = statistics["anomaly_product"] / xr.ufuncs.sqrt(power.where(power > 0))
     if "ensemble_weight" in statistics:
         own = "ensemble_weight"
         result["crps"] = mean("member_absolute_error", own) - mean("member_difference", own) / 2
-        result["spread"] = np.sqrt(mean("spread_squared", own))
+        result["spread"] = xr.ufuncs.sqrt(mean("spread_squared", own))
         result["spread_skill_ratio"] = result["spread"] / result["rmse"]
     if "rank_weight" in statistics:
         result["rank_histogram"] = mean("rank_weight", "ensemble_weight")

@@ -100,12 +100,12 @@ def station_statistics(
         with np.errstate(invalid="ignore"):
             gross = np.abs(reports - members.mean(axis=0)) > limit
         accepted = np.where(gross, np.nan, reports.astype(np.float64))
-        references = [
+        persisted, usual = (
             None if known is None else known.get(name, np.full(len(reports), np.nan))[:, np.newaxis]
             for known in (persistence, climatology)
-        ]
+        )
         sums = weighted_statistics(
-            members.astype(np.float64)[..., np.newaxis], accepted[:, np.newaxis], *references, weights
+            members.astype(np.float64)[..., np.newaxis], accepted[:, np.newaxis], persisted, usual, weights
         )
         rows.append({**sums, "rejected": weights @ gross.astype(np.float64)})
     dims = ("field", "lead_time", "region")

@@ -36,7 +36,6 @@ from model.gencast.denoiser_parameters import (
 from model.gencast.edge_directions import Directions, EdgeDirections, edge_directions
 from model.gencast.noise_encoder import ScaleOffset, encode_noise_level, scale_and_offset
 from model.gencast.sparse_transformer import (
-    BlockParameters,
     conditioned_norm,
     stack_blocks,
     transform,
@@ -87,7 +86,7 @@ class StructureEmbedding:
     edges_in: jax.Array
     edges_out: jax.Array
     directions: EdgeDirections
-    blocks: BlockParameters
+    blocks: Parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from model.gencast.configs import NoiseEncoderConfig
-from model.graphs.graph_network import Parameters, linear
+from model.graphs.graph_network import Layer, Parameters, linear
 from model.precision import accumulation_type
 
 NOISE_ENCODER = "fourier_features_mlp/~/mlp/~/linear"
@@ -42,7 +42,7 @@ def noise_encoder_shapes(config: NoiseEncoderConfig) -> Iterator[tuple[str, int,
         yield f"{NOISE_ENCODER}_{layer}", sizes[layer], sizes[layer + 1]
 
 
-def scale_and_offset(layer: Mapping[str, jax.Array], encoding: jax.Array) -> ScaleOffset:
+def scale_and_offset(layer: Layer, encoding: jax.Array) -> ScaleOffset:
     """What replaces a layer norm's learned scale and offset: 1 + W₁c and W₂c, float32 (float64 of float64).
 
     Args:

@@ -16,12 +16,10 @@ import jax.numpy as jnp
 from model.gencast.attention import Attention
 from model.gencast.configs import SparseTransformerConfig
 from model.gencast.noise_encoder import ScaleOffset, scale_and_offset
-from model.graphs.graph_network import Parameters, normalize_features
+from model.graphs.graph_network import Layer, Parameters, normalize_features
 
 _QUERY, _KEY, _VALUE, _OUT = "mha_proj_q", "mha_proj_k", "mha_proj_v", "mha_final"
 _UP, _DOWN = "ffw_up", "ffw_down"
-
-BlockParameters = dict[str, dict[str, jax.Array]]
 
 
 def transformer_path(config: SparseTransformerConfig) -> str:
@@ -71,7 +69,7 @@ def condition_layers(config: SparseTransformerConfig) -> Iterator[str]:
     yield final_condition_path(config)
 
 
-def stack_blocks(params: Parameters, config: SparseTransformerConfig) -> BlockParameters:
+def stack_blocks(params: Parameters, config: SparseTransformerConfig) -> Parameters:
     """The blocks' parameters by short name, each with a leading axis over blocks."""
     blocks = [
         {name: params[f"{block_path(config, block)}/{path}"] for name, path in block_modules(block).items()}
@@ -82,7 +80,7 @@ def stack_blocks(params: Parameters, config: SparseTransformerConfig) -> BlockPa
 
 def transform(
     params: Parameters,
-    blocks: BlockParameters,
+    blocks: Parameters,
     config: SparseTransformerConfig,
     *,
     attention: Attention,
@@ -107,7 +105,7 @@ def transform(
 
 
 def run_blocks(
-    blocks: BlockParameters,
+    blocks: Parameters,
     config: SparseTransformerConfig,
     *,
     attention: Attention,
@@ -117,7 +115,7 @@ def run_blocks(
 ) -> jax.Array:
     """Runs some blocks, one after the other; as ``transform`` but for the last normalisation."""
 
-    def block(x: jax.Array, layer: BlockParameters) -> tuple[jax.Array, None]:
+    def block(x: jax.Array, layer: Parameters) -> tuple[jax.Array, None]:
         normalized = conditioned_norm(x, scale_and_offset(layer["condition_attention"], encoding))
         query, key, value = (_project(layer[name], normalized, config) for name in (_QUERY, _KEY, _VALUE))
         attended = attention(query, key, value, masks).reshape(x.shape)
@@ -136,6 +134,6 @@ def conditioned_norm(x: jax.Array, scale_offset: ScaleOffset) -> jax.Array:
     return (normalize_features(x) * scale + offset).astype(x.dtype)
 
 
-def _project(layer: dict[str, jax.Array], x: jax.Array, config: SparseTransformerConfig) -> jax.Array:
+def _project(layer: Layer, x: jax.Array, config: SparseTransformerConfig) -> jax.Array:
     """(node, d_model) → (1, node, head, channels)."""
     return (x @ layer["w"]).reshape((1, x.shape[0], config.num_heads, config.channels_per_head))

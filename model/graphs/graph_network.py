@@ -11,10 +11,15 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.precision import accumulation_type
 
-Parameters = Mapping[str, Mapping[str, jax.Array]]
+Layer = Mapping[str, jax.Array | np.ndarray]
+"""One module's parameters by name: on the host, as a file holds them, or on a device."""
+
+Parameters = Mapping[str, Layer]
+"""By module path."""
 
 _LAYER_NORM_EPSILON = 1e-5
 """Haiku's default."""

@@ -15,14 +15,14 @@ import xarray as xr
 from model.channels import INPUT_FRAMES
 from model.diagnostics.climatology import climatological_mean
 from model.diagnostics.scores import Region, ensemble_statistics, scores, total
+from model.graphs.graph_network import Parameters
 from model.step import forcings_around
 from model.training.examples import AnalysisSeries
 from model.training.family_losses import FamilyLoss
-from model.training.optimizer import Params
 from model.variables import VARIABLES
 
 Forecast = Callable[
-    [Params, Mapping[str, jax.Array], Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]
+    [Parameters, Mapping[str, jax.Array], Mapping[str, jax.Array], jax.Array], dict[str, jax.Array]
 ]
 """Parameters, input window, forcings and keys (member, 2) to fields (member, step, [level,] latitude, longitude)."""
 
@@ -33,7 +33,10 @@ def make_forecast(loss: FamilyLoss, variables: Sequence[str], *, steps: int) -> 
     """The compiled function that makes a forecast of so many steps and keeps some of its variables."""
 
     def forecast(
-        params: Params, frames: Mapping[str, jax.Array], forcings: Mapping[str, jax.Array], keys: jax.Array
+        params: Parameters,
+        frames: Mapping[str, jax.Array],
+        forcings: Mapping[str, jax.Array],
+        keys: jax.Array,
     ) -> dict[str, jax.Array]:
         predict = loss.predictor(params)
 
@@ -57,7 +60,7 @@ def make_forecast(loss: FamilyLoss, variables: Sequence[str], *, steps: int) -> 
 
 def evaluate(
     forecast: Forecast,
-    params: Params,
+    params: Parameters,
     series: AnalysisSeries,
     starts: Sequence[int],
     variables: Sequence[str],
@@ -94,7 +97,7 @@ def evaluate(
 
 def _statistics(
     forecast: Forecast,
-    params: Params,
+    params: Parameters,
     series: AnalysisSeries,
     start: int,
     variables: Sequence[str],

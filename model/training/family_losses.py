@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from model.gencast.gencast import GenCastNetwork, NoiseBasis
 from model.gencast.structure import DenoiserStructure
 from model.graphcast import GraphCastNetwork, Structure
+from model.graphs.graph_network import Parameters
 from model.precision import accumulation_type, cast_parameters
 from model.step import ModelStep
 from model.training.ensemble_loss import ensemble_rollout_loss
 from model.training.losses import LossWeights, autoregressive_loss, weighted_squared_error
-from model.training.optimizer import Params
 from model.training.rematerialisation import recomputed
 
 Batch = Any
@@ -29,8 +29,13 @@ Predict = Callable[[jax.Array, jax.Array], jax.Array]
 class FamilyLoss(Protocol):
     """A family in training: its loss and, for evaluation, its prediction with the parameters at hand."""
 
-    model_step: ModelStep
-    statics: Mapping[str, jax.Array]
+    @property
+    def model_step(self) -> ModelStep:
+        """Between fields and channels."""
+
+    @property
+    def statics(self) -> Mapping[str, jax.Array]:
+        """(latitude, longitude)."""
 
     @property
     def arrays(self) -> Any:
@@ -40,11 +45,11 @@ class FamilyLoss(Protocol):
         """The same with other arrays in place of ``arrays``."""
 
     def __call__(
-        self, params: Params, batch: Batch, keys: jax.Array
+        self, params: Parameters, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean loss over a batch, whose examples have the keys (example, 2); each variable's unweighted share."""
 
-    def predictor(self, params: Params) -> Predict:
+    def predictor(self, params: Parameters) -> Predict:
         """One step of the model as it is."""
 
 
@@ -79,7 +84,7 @@ class GraphCastLoss:
         return replace(self, structure=arrays[0], statics=arrays[1])
 
     def __call__(
-        self, params: Params, batch: Batch, keys: jax.Array
+        self, params: Parameters, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the batch; the keys have no effect."""
         predictor = self.predictor(params)
@@ -96,7 +101,7 @@ class GraphCastLoss:
 
         return _mean(jax.vmap(of_example)(batch))
 
-    def predictor(self, params: Params) -> Predict:
+    def predictor(self, params: Parameters) -> Predict:
         """The network with these parameters; deterministic."""
         cast = cast_parameters(params, self.precision)
         embed = recomputed(self.network.embed_structure, when=self.network.recompute.encoder)
@@ -137,7 +142,7 @@ class GenCastLoss:
         return replace(self, structure=arrays[0], basis=arrays[1], statics=arrays[2])
 
     def __call__(
-        self, params: Params, batch: Batch, keys: jax.Array
+        self, params: Parameters, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the batch; each example has its own key, noise level and noise."""
         cast = cast_parameters(params, self.precision)
@@ -155,7 +160,7 @@ class GenCastLoss:
 
         return _mean(jax.vmap(of_example)(batch, keys))
 
-    def predictor(self, params: Params) -> Predict:
+    def predictor(self, params: Parameters) -> Predict:
         """A sample of the diffusion with these parameters."""
         cast = cast_parameters(params, self.precision)
         embedding = self.network.denoiser.embed_structure(cast, self.structure)
@@ -201,7 +206,7 @@ class EnsembleLoss:
         return replace(self, of=self.of.with_arrays(arrays))
 
     def __call__(
-        self, params: Params, batch: Batch, keys: jax.Array
+        self, params: Parameters, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean over the batch; each member of each example has its own key."""
         predictor = self.of.predictor(params)
@@ -219,7 +224,7 @@ class EnsembleLoss:
 
         return _mean(jax.vmap(of_example)(batch, keys))
 
-    def predictor(self, params: Params) -> Predict:
+    def predictor(self, params: Parameters) -> Predict:
         """That of the model."""
         return self.of.predictor(params)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import optax
 
-Params = Mapping[str, Mapping[str, jax.Array]]
+from model.graphs.graph_network import Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class OptimizerConfig:
 
 
 def build_optimizer(
-    config: OptimizerConfig, learning_rate: optax.Schedule, params: Params
+    config: OptimizerConfig, learning_rate: optax.Schedule, params: Parameters
 ) -> optax.GradientTransformation:
     """The optimiser for parameters of these names.
 
@@ -87,7 +85,7 @@ def build_optimizer(
     return optax.multi_transform({"trained": transformation, "frozen": optax.set_to_zero()}, labels)
 
 
-def _is_matrix(params: Params) -> dict[str, dict[str, Any]]:
+def _is_matrix(params: Parameters) -> dict[str, dict[str, Any]]:
     return {
         module: {name: array.ndim > 1 for name, array in parameters.items()}
         for module, parameters in params.items()

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from model.graphs.graph_network import Parameters
 from model.training.family_losses import FamilyLoss
-from model.training.optimizer import Params
 
 DATA, SAMPLE = "data", "sample"
 """Names of the two axes of devices."""
 
-Gradient = Callable[[Params, Any, jax.Array, Any], tuple[dict[str, jax.Array], Params]]
+Gradient = Callable[[Parameters, Any, jax.Array, Any], tuple[dict[str, jax.Array], Parameters]]
 """Parameters, batch, keys (example, 2) and the loss's arrays to metrics and gradients, means over the batch."""
 
 
@@ -78,7 +78,9 @@ def gradient_of(loss: FamilyLoss, layout: DeviceLayout, mesh: Mesh | None) -> Gr
         mesh: from ``layout.mesh``; None for one device.
     """
 
-    def here(params: Params, batch: Any, keys: jax.Array, arrays: Any) -> tuple[dict[str, jax.Array], Params]:
+    def here(
+        params: Parameters, batch: Any, keys: jax.Array, arrays: Any
+    ) -> tuple[dict[str, jax.Array], Parameters]:
         part = loss.with_arrays(arrays)
         (value, shares), gradients = jax.value_and_grad(part, has_aux=True)(params, batch, keys)
         return {"loss": value, **shares}, gradients
@@ -87,8 +89,8 @@ def gradient_of(loss: FamilyLoss, layout: DeviceLayout, mesh: Mesh | None) -> Gr
         return here
 
     def on_device(
-        params: Params, batch: Any, keys: jax.Array, arrays: Any
-    ) -> tuple[dict[str, jax.Array], Params]:
+        params: Parameters, batch: Any, keys: jax.Array, arrays: Any
+    ) -> tuple[dict[str, jax.Array], Parameters]:
         if layout.sample > 1:
             arrays = jax.tree.map(lambda array: array[0], arrays)
         parts = here(params, batch, keys, arrays)
@@ -96,8 +98,8 @@ def gradient_of(loss: FamilyLoss, layout: DeviceLayout, mesh: Mesh | None) -> Gr
         return jax.tree.map(lambda part: jax.lax.psum(part, (DATA, SAMPLE)) / layout.data, parts)
 
     def everywhere(
-        params: Params, batch: Any, keys: jax.Array, arrays: Any
-    ) -> tuple[dict[str, jax.Array], Params]:
+        params: Parameters, batch: Any, keys: jax.Array, arrays: Any
+    ) -> tuple[dict[str, jax.Array], Parameters]:
         specs = (
             PartitionSpec(),
             jax.tree.map(layout.batch_spec, batch),
@@ -107,7 +109,7 @@ def gradient_of(loss: FamilyLoss, layout: DeviceLayout, mesh: Mesh | None) -> Gr
         mapped = jax.shard_map(
             on_device, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
         )
-        summed: tuple[dict[str, jax.Array], Params] = mapped(params, batch, keys, arrays)
+        summed: tuple[dict[str, jax.Array], Parameters] = mapped(params, batch, keys, arrays)
         return summed
 
     return everywhere

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
+from model.graphs.graph_network import Parameters
 from model.training.family_losses import Batch, FamilyLoss
-from model.training.optimizer import OptimizerConfig, Params
+from model.training.optimizer import OptimizerConfig
 from model.training.parallel import DeviceLayout, gradient_of, place
 from model.training.partition import PartitionedGraphCastLoss
 from model.training.rematerialisation import program_peak_bytes
@@ -34,13 +35,13 @@ class TrainingState:
         update: number of the next update, int32.
     """
 
-    params: Params
-    average: Params
+    params: Parameters
+    average: Parameters
     optimizer: optax.OptState
     update: jax.Array
 
 
-def initial_state(params: Params, optimizer: optax.GradientTransformation) -> TrainingState:
+def initial_state(params: Parameters, optimizer: optax.GradientTransformation) -> TrainingState:
     """A training's state before its first update."""
     params = jax.tree.map(lambda array: jnp.array(array, jnp.float32), params)
     return TrainingState(
@@ -123,7 +124,7 @@ def make_update(
         key = jax.random.fold_in(jax.random.PRNGKey(seed), state.update)
         parts, examples = jax.tree.leaves(batch)[0].shape[:2]
 
-        def of_part(part: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Params]:
+        def of_part(part: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Parameters]:
             return gradient(state.params, part, jax.random.split(key, examples), arrays)
 
         if parts == 1:

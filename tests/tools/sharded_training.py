@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import optax
 
-from model.training.optimizer import Params
+from model.graphs.graph_network import Parameters
 from model.training.training import initial_state
 from tasks.training import Preparation, _batch, _batch_shapes, prepare
 from tasks.training_settings import TrainingSettings
@@ -66,7 +66,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 def main(folder: Path) -> dict[str, dict[str, float]]:
     """The figures of each layout."""
     results: dict[str, dict[str, float]] = {}
-    references: dict[str, Params] = {}
+    references: dict[str, Parameters] = {}
     for name, changes in LAYOUTS.items():
         preparation = prepare(
             TrainingSettings.model_validate(
@@ -89,7 +89,7 @@ def main(folder: Path) -> dict[str, dict[str, float]]:
     return results
 
 
-def gradient(preparation: Preparation) -> tuple[dict[str, float], Params]:
+def gradient(preparation: Preparation) -> tuple[dict[str, float], Parameters]:
     """Loss and gradient, which this rule keeps as its state."""
     params = jax.tree.map(np.asarray, preparation.checkpoint.params)
     rule = optax.trace(decay=0.0)
@@ -101,7 +101,7 @@ def gradient(preparation: Preparation) -> tuple[dict[str, float], Params]:
     return figures, jax.tree.map(np.asarray, state.optimizer.trace)
 
 
-def largest_difference(gradients: Params, reference: Params) -> float:
+def largest_difference(gradients: Parameters, reference: Parameters) -> float:
     """Relative to the largest entry of each array."""
     differences = jax.tree.map(
         lambda a, b: np.abs(a - b).max() / max(np.abs(b).max(), 1e-30), gradients, reference

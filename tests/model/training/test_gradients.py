@@ -14,13 +14,13 @@ import pytest
 from model.gencast.configs import DenoiserArchitectureConfig, GenCastConfig, SparseTransformerConfig
 from model.gencast.gencast import gencast_graphs, gencast_network, gencast_structure, noise_basis
 from model.graphcast_config import ProcessorConfig
+from model.graphs.graph_network import Parameters
 from model.networks import graphcast_graphs, graphcast_network
 from model.normalization import channel_scaling
 from model.step import ModelStep
 from model.task import TaskConfig
 from model.training.family_losses import FamilyLoss, GenCastLoss, GraphCastLoss
 from model.training.losses import loss_weights
-from model.training.optimizer import Params
 from model.training.rematerialisation import KEEP_ALL, LEVELS, Rematerialisation
 from model.variables import VARIABLES
 from tests.model.tiny import CONFIG, GRID, TASK, statistics
@@ -73,7 +73,7 @@ def gencast() -> tuple[FamilyLoss, Any]:
     return loss, network.parameter_shapes()
 
 
-def parameters(shapes: dict[str, dict[str, tuple[int, ...]]]) -> Params:
+def parameters(shapes: dict[str, dict[str, tuple[int, ...]]]) -> Parameters:
     """Random everywhere, so that nothing starts as zero or as the identity."""
     random = np.random.default_rng(1)
     return {
