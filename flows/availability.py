@@ -8,18 +8,22 @@ has not delivered either, and holds up no other model.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 
 from prefect import flow
 
 from infra.errors import FoldcastError
 from infra.events import raise_event_once
+from infra.failures import readable_failure
 from infra.object_store import ObjectStore
 from infra.settings import Settings, SettingsError, load_settings
 from model.cycle import Cycle, recent_init_times
 from tasks.cycle_table import publish_cycle_table
 from tasks.initial_conditions import missing_inputs
 from tasks.launch import LaunchOutcome, start_cycle, state_in_store
+
+_LOG = logging.getLogger(__name__)
 
 _PAUSE = timedelta(minutes=10)
 """Before a cycle's second attempt; with five attempts the last one comes two and a half hours after the first."""
@@ -41,11 +45,14 @@ def availability(
         now: the time to judge by; default: this machine's clock.
         look_back: older init_times are left to the backfill; at least some hours beyond a model's cut-off.
         attempts: flow runs a cycle may take before it is given up.
+
+    Raises:
+        FoldcastError: some cycle could not be looked after; the others were.
     """
     settings = load_settings()
     store = settings.store.open()
     moment = now or datetime.now(UTC)
-    statuses = []
+    statuses: list[LaunchOutcome] = []
     if not settings.models:
         raise SettingsError("availability: no model is configured; FOLDCAST_CONFIG names the configuration")
     for name in models or sorted(settings.models):
@@ -53,9 +60,26 @@ def availability(
         reach = max(look_back, model.cutoff + _AFTER_CUTOFF, model.publish_by + _AFTER_CUTOFF)
         for init_time in recent_init_times(moment, hours=model.init_hours, look_back=reach):
             cycle = Cycle(model=name, init_time=init_time)
-            statuses.append(look_after(cycle, settings, store, now=moment, attempts=attempts))
+            statuses.append(_looked_after(cycle, settings, store, now=moment, attempts=attempts))
     publish_cycle_table(statuses, key="availability")
+    unknown = [status for status in statuses if status.state == "unknown"]
+    if unknown:
+        raise FoldcastError(
+            f"{len(unknown)} of {len(statuses)} cycles could not be looked after, "
+            f"first {unknown[0].cycle}: {unknown[0].reason}"
+        )
     return statuses
+
+
+def _looked_after(
+    cycle: Cycle, settings: Settings, store: ObjectStore, *, now: datetime, attempts: int
+) -> LaunchOutcome:
+    """A cycle looked after by itself: whatever is wrong with it keeps no other from being started."""
+    try:
+        return look_after(cycle, settings, store, now=now, attempts=attempts)
+    except Exception as error:
+        _LOG.exception("%s: could not be looked after", cycle)
+        return LaunchOutcome(cycle=cycle, state="unknown", reason=readable_failure(error) or repr(error))
 
 
 def look_after(
@@ -101,5 +125,7 @@ def look_after(
 def _missing(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
     try:
         return missing_inputs(cycle, settings)
-    except FoldcastError as error:
-        return (f"all of it: the source cannot be asked: {error}",)
+    except Exception as error:
+        if not isinstance(error, FoldcastError):
+            _LOG.exception("%s: its source could not be asked", cycle)
+        return (f"all of it: the source cannot be asked: {readable_failure(error) or repr(error)}",)

@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, State
+from prefect.states import State
 from pydantic import PositiveInt
 from rich.console import Console
 
@@ -33,7 +33,7 @@ from infra.work_pool_setup import SOURCE_LIMIT
 from model.cycle import Cycle, parse_init_time, recent_init_times
 from tasks.cycle_links import publish_links
 from tasks.initial_conditions import missing_inputs, prepare_initial_condition_task
-from tasks.launch import require_server, start_cycle
+from tasks.launch import held_elsewhere, require_server, start_cycle
 from tasks.products import make_products
 from tasks.publish import finish_publication, publish_cycle
 from tasks.rollout import ProgressCallback
@@ -71,8 +71,8 @@ def forecast(
     cycle = Cycle(model=model, init_time=init_time)
     try:
         return run_cycle(cycle, settings, members=members, steps=steps, force=force, queue=_own_queue())
-    except CycleBusyError as error:  # nothing failed: somebody else is at it
-        return Cancelled(message=str(error))
+    except CycleBusyError as error:
+        return held_elsewhere(error)
 
 
 def run_cycle(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any, Literal
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -18,15 +17,18 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempoten
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, State
 
 from infra import layout
-from infra.claims import holder_of
+from infra.claims import CycleBusyError, holder_of
 from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
-LaunchState = Literal["published", "skipped", "running", "started", "failed", "waiting", "late"]
+LaunchState = Literal["published", "skipped", "running", "started", "failed", "waiting", "late", "unknown"]
 DEPLOYMENT = "forecast/forecast"
+
+_HELD_ELSEWHERE = "Another run is at it: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class LaunchOutcome:
 
     Args:
         cycle: which one.
-        state: where it stands.
+        state: where it stands; ``unknown`` if that could not be found out.
         reason: why, for people: missing inputs, the failed state's message.
         attempts: flow runs made for it so far.
     """
@@ -101,29 +103,36 @@ async def _start_cycle(
                 f"Prefect server {client.api_url}: expected the deployment {DEPLOYMENT!r}, found none; "
                 "`foldcast set-up` makes it"
             ) from None
-        run: FlowRun | None = None
-        for attempt in count(1) if attempts is None else range(1, attempts + 1):
-            before = await _find_run(client, _key(cycle, series, attempt))
-            if before is None and run is not None:
-                due = _ended(run) + pause * 2 ** (attempt - 2)
-                if datetime.now(UTC) < due:
-                    reason = f"{_reason(run)}; next attempt at {due:%H:%M}Z"
-                    return LaunchOutcome(cycle=cycle, state="waiting", reason=reason, attempts=attempt - 1)
-            run = before or await client.create_flow_run_from_deployment(
-                deployment.id,
-                parameters={"model": cycle.model, "init_time": cycle.init_time.isoformat(), **parameters},
-                name=f"{cycle.model}-{cycle.identifier}-{attempt}",
-                idempotency_key=_key(cycle, series, attempt),
-                work_queue_name=queue,
-                tags=[cycle.model, cycle.identifier],
-            )
-            if before is None:
-                return LaunchOutcome(cycle=cycle, state="started", attempts=attempt)
+        last: FlowRun | None = None
+        spent = 0
+        number = 0
+        while True:
+            number += 1
+            run = await _find_run(client, _key(cycle, series, number))
+            if run is None and attempts is not None and spent >= attempts:
+                return LaunchOutcome(cycle=cycle, state="failed", reason=_reason(last), attempts=spent)
+            if run is None:
+                due = None if last is None else _ended(last) + pause * 2 ** (spent - 1)
+                if due is not None and datetime.now(UTC) < due:
+                    reason = f"{_reason(last)}; next attempt at {due:%H:%M}Z"
+                    return LaunchOutcome(cycle=cycle, state="waiting", reason=reason, attempts=spent)
+                await client.create_flow_run_from_deployment(
+                    deployment.id,
+                    parameters={
+                        "model": cycle.model, "init_time": cycle.init_time.isoformat(), **parameters
+                    },
+                    name=f"{cycle.model}-{cycle.identifier}-{number}",
+                    idempotency_key=_key(cycle, series, number),
+                    work_queue_name=queue,
+                    tags=[cycle.model, cycle.identifier],
+                )  # fmt: skip
+                return LaunchOutcome(cycle=cycle, state="started", attempts=spent + 1)
             if series and run.state is not None and run.state.is_completed():
-                return LaunchOutcome(cycle=cycle, state="published", attempts=attempt)
+                return LaunchOutcome(cycle=cycle, state="published", attempts=spent + 1)
             if not _over(run):
-                return LaunchOutcome(cycle=cycle, state="running", attempts=attempt)
-        return LaunchOutcome(cycle=cycle, state="failed", reason=_reason(run), attempts=attempts or 0)
+                return LaunchOutcome(cycle=cycle, state="running", attempts=spent + 1)
+            if not _was_held_elsewhere(run):
+                last, spent = run, spent + 1
 
 
 def _ended(run: FlowRun) -> datetime:
@@ -145,6 +154,19 @@ async def _find_run(client: PrefectClient, key: str) -> FlowRun | None:
 
 def _key(cycle: Cycle, series: str, attempt: int) -> str:
     return "/".join(part for part in (str(cycle), series, f"a{attempt}") if part)
+
+
+def held_elsewhere(error: CycleBusyError) -> State:
+    """The state in which a flow run ends that found another at its cycle: nothing failed, and it was no attempt.
+
+    Its name stays Prefect's own, for which the server watches to tell ended runs from dead ones.
+    """
+    return Cancelled(message=f"{_HELD_ELSEWHERE}{error}")
+
+
+def _was_held_elsewhere(run: FlowRun) -> bool:
+    state = run.state
+    return state is not None and state.is_cancelled() and (state.message or "").startswith(_HELD_ELSEWHERE)
 
 
 def _over(run: FlowRun) -> bool:

@@ -12,8 +12,9 @@ from flows import availability
 from flows.availability import look_after
 from infra import events, layout
 from infra.claims import claim_cycle
+from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
-from infra.settings import Settings
+from infra.settings import Settings, StoreSettings
 from model.cycle import Cycle
 from tasks.launch import LaunchOutcome
 
@@ -93,3 +94,51 @@ def test_a_published_or_held_cycle_is_left_alone(world: World) -> None:
     world.store.write(layout.cycle_manifest(CYCLE), b"{}")
     assert world.look(8.0).state == "published"
     assert world.started == []
+
+
+@pytest.mark.parametrize("fault", [ValueError("amplitude: expected a number"), OSError("no route to host")])
+def test_a_source_that_cannot_even_be_asked_is_late_like_one_that_does_not_deliver(
+    fault: Exception, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
+        raise fault
+
+    monkeypatch.setattr(availability, "missing_inputs", fail)
+    assert world.look(9.0).state == "waiting"
+    late = world.look(11.0)
+    assert late.state == "late"
+    assert str(fault) in late.reason
+    assert world.raised == ["late"]
+
+
+def test_a_cycle_that_cannot_be_looked_after_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = Cycle(model="tiny", init_time=INIT - timedelta(hours=12))
+
+    def damaged_state(store: ObjectStore, cycle: Cycle) -> None:
+        if cycle == damaged:
+            raise ValueError("what lies there is no claim")
+
+    settings = SETTINGS.model_copy(update={"store": StoreSettings(root=world.store.root)})
+    monkeypatch.setattr(availability, "state_in_store", damaged_state)
+    monkeypatch.setattr(availability, "load_settings", lambda: settings)
+    tables: list[list[LaunchOutcome]] = []
+    monkeypatch.setattr(availability, "publish_cycle_table", lambda rows, key: tables.append(rows))
+    with pytest.raises(FoldcastError, match=r"1 of \d+ cycles .* tiny/20260101T12Z: .*no claim"):
+        availability.availability.fn(now=INIT + timedelta(hours=8), look_back=timedelta(hours=30))
+    assert damaged not in world.started
+    assert CYCLE in world.started
+    assert [row.state for row in tables[0]].count("unknown") == 1
+
+
+def test_a_model_with_a_late_cut_off_is_looked_after_until_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = SETTINGS.models["tiny"].model_copy(update={"cutoff": timedelta(days=6)})
+    settings = SETTINGS.model_copy(
+        update={"models": {"tiny": slow}, "store": StoreSettings(root=world.store.root)}
+    )
+    monkeypatch.setattr(availability, "load_settings", lambda: settings)
+    availability.availability.fn(now=INIT + timedelta(days=6, hours=1), look_back=timedelta(hours=30))
+    assert CYCLE in world.started

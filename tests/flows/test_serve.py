@@ -12,14 +12,17 @@ import pytest
 import yaml
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import temporary_settings
+from prefect.states import Cancelled, Crashed, State
 from pydantic import SecretStr
 
 from flows.serve import client_settings, set_up
+from infra.claims import CycleBusyError
 from infra.local_services import LocalServer, ServiceError, running_server
 from model.cycle import Cycle
-from tasks.launch import start_cycle
+from tasks.launch import held_elsewhere, start_cycle
 
 ROOT = Path(__file__).resolve().parents[2]
 CYCLE = Cycle(model="tiny", init_time=datetime(2026, 1, 2, tzinfo=UTC))
@@ -92,14 +95,30 @@ def test_a_failed_attempt_is_followed_by_another_until_they_are_used_up(deployed
     assert states == [("started", 1), ("started", 2), ("failed", 2)]
 
 
-async def crash_runs_of(cycle: Cycle) -> None:
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-    from prefect.states import Crashed
+@pytest.mark.server
+def test_a_run_that_found_another_at_its_cycle_was_no_attempt(deployed: LocalServer) -> None:
+    cycle = Cycle(model="contended", init_time=CYCLE.init_time)
+    busy = held_elsewhere(CycleBusyError("held by hand"))
+    with temporary_settings(client_settings(deployed)):
+        states = []
+        for end in (busy, Crashed(message="died"), busy, Cancelled(message="by a person"), busy):
+            status = start_cycle(cycle, queue="realtime", attempts=2)
+            states.append((status.state, status.attempts))
+            asyncio.run(end_runs_of(cycle, end))
+    assert states == [("started", 1), ("started", 1), ("started", 2), ("started", 2), ("failed", 2)]
 
+
+async def crash_runs_of(cycle: Cycle) -> None:
+    await end_runs_of(cycle, Crashed(message="the worker died"))
+
+
+async def end_runs_of(cycle: Cycle, state: State) -> None:
+    """Put those of a cycle's flow runs into a final state that have none yet."""
     tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[cycle.model, cycle.identifier]))
     async with get_client() as client:
         for run in await client.read_flow_runs(flow_run_filter=tagged):
-            await client.set_flow_run_state(run.id, Crashed(message="the worker died"), force=True)
+            if run.state is None or not run.state.is_final():
+                await client.set_flow_run_state(run.id, state, force=True)
 
 
 def test_every_deployment_names_an_importable_flow() -> None:
