@@ -32,6 +32,7 @@ from infra.forecast_store import create_forecast_store
 from infra.graph_cache import graph_cache
 from infra.manifests import RunDescription
 from infra.object_store import ObjectStore
+from infra.version import compiler_version
 from model.cycle import Cycle
 from model.deepmind_format import Example, read_example
 from model.forecaster import Forecaster, load_forecaster
@@ -201,6 +202,7 @@ def _block(
         precision="auto",
         attention="auto",
         code_version="benchmark",
+        compiler_version=compiler_version(),
     )
     create_forecast_store(
         store,

@@ -36,6 +36,7 @@ class RunDescription:
         attention: attention implementation as configured.
         perturbation: how members' initial conditions differ; empty if they do not.
         code_version: version of Foldcast.
+        compiler_version: versions of JAX and its compiler.
     """
 
     cycle: Cycle
@@ -49,6 +50,7 @@ class RunDescription:
     attention: str
     perturbation: Mapping[str, Any] = field(default_factory=dict)
     code_version: str
+    compiler_version: str
 
     @cached_property
     def fingerprint(self) -> str:

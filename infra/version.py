@@ -1,4 +1,4 @@
-"""The version of the installed package: part of every run's fingerprint."""
+"""Which versions compute: part of every run's fingerprint."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def code_version() -> str:
         return metadata.version("foldcast")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def compiler_version() -> str:
+    """Versions of JAX and of jaxlib, which has its compiler; another may round otherwise."""
+    return f"jax {metadata.version('jax')}, jaxlib {metadata.version('jaxlib')}"

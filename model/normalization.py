@@ -7,8 +7,10 @@ network predicts the change since the last frame, in units of the spread of such
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import xarray as xr
@@ -19,6 +21,12 @@ from model.task import TaskConfig
 
 NAN_CLEANED = "sea_surface_temperature"
 """The one variable with places without a value; there the networks see its climatological minimum."""
+
+TIMESTEP_HOURS = "timestep_hours"
+"""Attribute of statistics: the step of the model that they are for. GenCast's published files have it."""
+
+_DAY_PROGRESS, _YEAR_PROGRESS = "day_progress_sin", "year_progress_sin"
+_DAY_PROGRESS_TOLERANCE, _LARGEST_YEAR_PROGRESS = 0.01, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +69,10 @@ def channel_scaling(task: TaskConfig, statistics: Statistics) -> ChannelScaling:
     """Lay out the statistics in the order of the channels of a task.
 
     Raises:
-        InvalidFieldError: a variable or level is missing from a file, a number is not finite, or a spread is not
-            positive.
+        InvalidFieldError: a variable or level is missing from a file, a number is not finite, a spread is not
+            positive, or the changes are those over another step than the task's.
     """
+    _require_step(task, statistics.diffs_stddev)
     inputs = [*input_blocks(task), *forcing_blocks(task)]
     targets = target_blocks(task)
     changes = [block for block in targets if block.variable in task.input_variables]
@@ -107,6 +116,36 @@ def channel_scaling(task: TaskConfig, statistics: Statistics) -> ChannelScaling:
         target_is_change=np.concatenate([np.full(block.channels, block in changes) for block in targets]),
         fill_values=fill_values,
     )
+
+
+def _require_step(task: TaskConfig, diffs_stddev: xr.Dataset) -> None:
+    """Refuse changes over another step, where the file tells which it is; some published ones do not."""
+    expected = task.step / timedelta(hours=1)
+    told = diffs_stddev.attrs.get(TIMESTEP_HOURS)
+    if told is not None and float(told) != expected:
+        raise InvalidFieldError(
+            f"diffs_stddev_by_level: expected changes over the model's step of {expected:g} h, "
+            f"got those over {float(told):g} h"
+        )
+    measured = _spread_of_day_progress(diffs_stddev)
+    due = math.sqrt(2) * abs(math.sin(math.pi * expected / 24))
+    if told is None and measured is not None and abs(measured - due) > _DAY_PROGRESS_TOLERANCE:
+        raise InvalidFieldError(
+            f"diffs_stddev_by_level: expected changes over the model's step of {expected:g} h, in which "
+            f"day_progress_sin changes by {due:.3f}; got {measured:.3f}"
+        )
+
+
+def _spread_of_day_progress(diffs_stddev: xr.Dataset) -> float | None:
+    """By how much the sine of local time changes in the step of the file: √2 |sin(π step / 24 h)| on every globe.
+
+    None where the file has no such number, or has placeholders: within a day the year's progress changes by less
+    than a fiftieth.
+    """
+    if not {_DAY_PROGRESS, _YEAR_PROGRESS} <= set(diffs_stddev.data_vars):
+        return None
+    day, year = float(diffs_stddev[_DAY_PROGRESS]), float(diffs_stddev[_YEAR_PROGRESS])
+    return day if year < _LARGEST_YEAR_PROGRESS else None
 
 
 def _concatenate(

@@ -24,6 +24,7 @@ from model.diagnostics.climatology import (
 from model.diagnostics.running_statistics import ArchiveStatistics, accumulate
 from model.forcings import forcing_fields
 from model.grid import Grid
+from model.normalization import TIMESTEP_HOURS
 from model.variables import COMPUTED_FORCINGS
 
 SIX_HOURS, TWELVE_HOURS = timedelta(hours=6), timedelta(hours=12)
@@ -92,7 +93,10 @@ def write_statistics(statistics: ArchiveStatistics, folder: Path) -> tuple[Path,
         target.mkdir(parents=True, exist_ok=True)
         for name, dataset in datasets.items():
             path = target / f"{name}_by_level.nc"
-            dataset.drop_vars(_NOT_IN_FAMILY[family], errors="ignore").to_netcdf(path, engine="h5netcdf")
+            kept = dataset.drop_vars(_NOT_IN_FAMILY[family], errors="ignore")
+            kept.assign_attrs({TIMESTEP_HOURS: interval // timedelta(hours=1)}).to_netcdf(
+                path, engine="h5netcdf"
+            )
             written.append(path)
     return tuple(written)
 

@@ -11,7 +11,7 @@ from infra.dataset_checksum import dataset_sha256
 from infra.errors import CheckpointMismatchError
 from infra.manifests import RunDescription
 from infra.settings import Settings
-from infra.version import code_version
+from infra.version import code_version, compiler_version
 from model.cycle import Cycle
 from tasks.models import cache_folder, statistics_sha256
 from tasks.perturbations import describe_perturbation
@@ -45,6 +45,7 @@ def describe_run(
         attention=model.attention,
         perturbation=describe_perturbation(cycle, settings),
         code_version=code_version(),
+        compiler_version=compiler_version(),
     )
 
 

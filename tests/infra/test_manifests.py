@@ -28,6 +28,7 @@ DESCRIPTION = RunDescription(
     attention="auto",
     perturbation={"kind": "gaussian", "amplitude": 0.1},
     code_version="1.0",
+    compiler_version="jax 0.10.2, jaxlib 0.10.2",
 )
 
 
@@ -54,6 +55,7 @@ def store(tmp_path: Path) -> ObjectStore:
         {"attention": "dense"},
         {"perturbation": {}},
         {"code_version": "1.1"},
+        {"compiler_version": "jax 0.12.0, jaxlib 0.12.0"},
     ],
 )
 def test_every_field_is_part_of_the_fingerprint(change: dict[str, Any]) -> None:

@@ -48,3 +48,40 @@ def test_what_is_missing_is_named() -> None:
         InvalidFieldError, match=r"min_by_level: expected 'sea_surface_temperature'.*no such file"
     ):
         channel_scaling(ocean, named)
+
+
+@pytest.mark.parametrize("hours", [1, 6, 12])
+def test_changes_over_another_step_are_refused_where_the_file_says_so(hours: int) -> None:
+    said = statistics()
+    said = replace(said, diffs_stddev=said.diffs_stddev.assign_attrs(timestep_hours=np.int32(hours)))
+    if hours == 6:
+        channel_scaling(TASK, said)
+    else:
+        with pytest.raises(InvalidFieldError, match=rf"model's step of 6 h, got those over {hours} h"):
+            channel_scaling(TASK, said)
+
+
+def progress(hours: float, *, longitudes: int = 72) -> dict[str, float]:
+    """Spread of the changes of the forcings' sines in so many hours, over the globe and over a year of steps."""
+    at = np.arange(0, 365.25 * 24, hours)
+    local = 2 * np.pi * (at[:, None] / 24 + np.arange(longitudes) / longitudes)
+    return {
+        "day_progress_sin": float(np.diff(np.sin(local), axis=0).std()),
+        "year_progress_sin": float(np.diff(np.sin(2 * np.pi * at / (365.25 * 24))).std()),
+    }
+
+
+def test_changes_over_another_step_are_noticed_by_the_hour_of_the_day() -> None:
+    stats = statistics()
+    channel_scaling(TASK, replace(stats, diffs_stddev=stats.diffs_stddev.assign(progress(6))))
+    for other in (1, 3, 12, 24):
+        with pytest.raises(
+            InvalidFieldError, match=r"step of 6 h, in which day_progress_sin changes by 1\.000"
+        ):
+            channel_scaling(TASK, replace(stats, diffs_stddev=stats.diffs_stddev.assign(progress(other))))
+
+
+def test_placeholders_say_nothing_about_the_step() -> None:
+    stats = statistics()
+    placeholders = {"day_progress_sin": 0.5, "year_progress_sin": 0.5}
+    channel_scaling(TASK, replace(stats, diffs_stddev=stats.diffs_stddev.assign(placeholders)))

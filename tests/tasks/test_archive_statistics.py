@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from infra.checkpoint_files import read_statistics
 from model.diagnostics.climatology import HarmonicBasis, climatological_mean, climatological_spread
 from model.grid import Grid
 from tasks.archive_statistics import (
@@ -84,6 +85,9 @@ def test_files_have_the_published_layout(tmp_path: Path) -> None:
         assert float(differences.day_progress_cos) == pytest.approx(np.sqrt(2.0), rel=1e-5)
         assert {"total_precipitation_12hr"} < set(differences.data_vars)
         assert "land_sea_mask" not in differences
+    for family, hours in (("graphcast", 6), ("gencast", 12)):
+        statistics_read = read_statistics(str(tmp_path / f"{family}_stats"))
+        assert statistics_read.diffs_stddev.attrs["timestep_hours"] == hours
 
 
 def test_climatology_file_keeps_what_it_is_worth(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def described(settings: Settings, **changes: Any) -> RunDescription:
             "attention": "auto",
             "perturbation": describe_perturbation(CYCLE, settings),
             "code_version": "0",
+            "compiler_version": "0",
             **changes,
         }
     )

@@ -47,6 +47,7 @@ def describe(forecaster: PassThroughForecaster, **changes: Any) -> RunDescriptio
             "precision": "float32",
             "attention": "auto",
             "code_version": "0",
+            "compiler_version": "0",
             **changes,
         }
     )

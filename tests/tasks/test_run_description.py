@@ -68,6 +68,16 @@ def test_a_worker_of_other_code_is_refused(tmp_path: Path, run: str, monkeypatch
         prepare_block(CYCLE, run=run, members=[0, 1], steps=1, settings=configure(tmp_path)).run()
 
 
+def test_a_worker_with_another_compiler_is_refused(
+    tmp_path: Path, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_description, "compiler_version", lambda: "jax 0.0.1, jaxlib 0.0.1")
+    with pytest.raises(
+        CheckpointMismatchError, match=r"compiler_version: planned with 'jax .* has 'jax 0.0.1, jaxlib 0.0.1'"
+    ):
+        prepare_block(CYCLE, run=run, members=[0, 1], steps=1, settings=configure(tmp_path)).run()
+
+
 def test_another_initial_condition_is_refused(tmp_path: Path, run: str) -> None:
     settings = configure(tmp_path)
     other = initial_condition(CYCLE.init_time, seed=1)
