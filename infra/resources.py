@@ -69,3 +69,13 @@ def host_memory_available() -> int:
     """Bytes that may be allocated now without swapping."""
     memory = psutil.virtual_memory()
     return min(memory.available, host_memory_limit())
+
+
+def size_text(count: int) -> str:
+    """A number of bytes as people read it, in binary units, e.g. ``3.4 MiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.resources import host_memory_available, host_memory_limit, memory_use
+from infra.resources import host_memory_available, host_memory_limit, memory_use, size_text
 
 
 class Accelerator:
@@ -42,3 +42,18 @@ def test_a_containers_limit_counts(tmp_path: Path, text: str | None, expected: i
     if text is not None:
         path.write_text(text)
     assert host_memory_limit((path,)) == (expected or psutil.virtual_memory().total)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (3482, "3.4 KiB"),
+        (123 * 2**20, "123 MiB"),
+        (8 * 2**30, "8.0 GiB"),
+        (2**41, "2.0 TiB"),
+    ],
+)
+def test_sizes_in_words(count: int, words: str) -> None:
+    assert size_text(count) == words
