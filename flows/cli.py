@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
 
 from flows.cli_models import add_model_commands
 from flows.cli_options import Count, InitTime, NotNegative, Port, PortOrNone
 from infra.failures import readable_failure
 from infra.settings import private_orchestration, quiet_orchestration
+from infra.terminal import command_console
 
 _PROLOGUE = """Operational forecasts with the GraphCast family of machine-learned weather models.
 
@@ -40,7 +40,7 @@ def main() -> None:
     tokens = sys.argv[1:]
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
-    errors = Console(stderr=True)
+    errors = command_console(stderr=True)
     quiet_orchestration(debug=debug)
     try:
         app(tokens, exit_on_error=True)
@@ -248,6 +248,7 @@ def serve(
     database_url: Annotated[str | None, Parameter(env_var="FOLDCAST_SERVER_DATABASE_URL")] = None,
     credentials: Annotated[str | None, Parameter(env_var="FOLDCAST_SERVER_CREDENTIALS")] = None,
     gpu_workers: NotNegative = 1,
+    training_workers: NotNegative = 0,
     pages_port: PortOrNone = 4201,
     metrics_port: Port | None = None,
 ) -> None:
@@ -269,6 +270,8 @@ def serve(
         user:password for basic authentication.
     gpu_workers
         Workers for ensemble members on this machine, one per accelerator.
+    training_workers
+        Workers that train; without one a training waits in its queue.
     pages_port
         Port of the products' pages, which the UI links to; 0 for none.
     metrics_port
@@ -283,6 +286,7 @@ def serve(
         database_url=database_url,
         credentials=credentials,
         gpu_workers=gpu_workers,
+        training_workers=training_workers,
         pages_port=pages_port,
         metrics_port=metrics_port,
     )

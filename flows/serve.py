@@ -17,17 +17,23 @@ from types import FrameType
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pydantic import SecretStr
-from rich.console import Console
 
 from infra.automations import create_automations
 from infra.claims import utc_now
-from infra.local_services import LocalServer, running_server, running_worker
+from infra.local_services import LocalServer, running_server, running_worker, sole_use
 from infra.metrics import serve_metrics
 from infra.object_store import ObjectStore
 from infra.settings import child_environment, configuration_file, load_settings
 from infra.store_server import serve_store
 from infra.supervision import ServiceError, Supervisor
-from infra.work_pool_setup import CONTROLLER_SLOTS, local_pools, set_up_work_pools
+from infra.terminal import command_console
+from infra.work_pool_setup import (
+    CONTROLLER_SLOTS,
+    MEMBER_QUEUES,
+    TRAINING_QUEUE,
+    local_pools,
+    set_up_work_pools,
+)
 
 _POLL_SECONDS = 1.0
 
@@ -40,6 +46,7 @@ def serve(
     database_url: str | None = None,
     credentials: str | None = None,
     gpu_workers: int = 1,
+    training_workers: int = 0,
     pages_port: int = 4201,
     metrics_port: int | None = None,
     prefect_file: Path = Path("prefect.yaml"),
@@ -53,14 +60,16 @@ def serve(
         database_url: PostgreSQL URL; default: SQLite below ``home``.
         credentials: ``user:password`` for basic authentication.
         gpu_workers: workers of the member pool on this machine, one per accelerator.
+        training_workers: workers that train; without one a training waits in its queue.
         pages_port: TCP port of the products' pages, which the UI links to; 0 for none.
         metrics_port: TCP port for Prometheus; default: no metrics.
         prefect_file: the file that declares the deployments.
 
     Raises:
-        ServiceError: no model is configured, a port is in use, a service does not start, or one keeps ending.
+        ServiceError: no model is configured, a port or ``home`` is in use, a service does not start, or one keeps
+            ending.
     """
-    console = Console()
+    console = command_console()
     server = LocalServer(
         home=home.resolve(),
         host=host,
@@ -71,6 +80,7 @@ def serve(
     )
     signal.signal(signal.SIGTERM, _stop)  # as a service manager ends it
     with ExitStack() as others, Supervisor() as services:
+        others.enter_context(sole_use(server.home))
         services.start("server", partial(running_server, server))
         set_up(server, prefect_file, gpu_workers=gpu_workers)
         if pages_port:
@@ -85,10 +95,11 @@ def serve(
         )
         for index in range(gpu_workers):
             name = f"gpu-{index}"
-            services.start(name, partial(worker, pool="gpu", name=name, limit=1))
-        console.print(
-            f"Foldcast is serving. UI: [link]{server.api_url.removesuffix('/api')}[/link]", soft_wrap=True
-        )
+            services.start(name, partial(worker, pool="gpu", name=name, queues=MEMBER_QUEUES, limit=1))
+        for index in range(training_workers):
+            name = f"training-{index}"
+            services.start(name, partial(worker, pool="gpu", name=name, queues=(TRAINING_QUEUE,), limit=1))
+        console.print(f"Foldcast is serving. UI: {server.api_url.removesuffix('/api')}", soft_wrap=True)
         if pages_port:
             console.print(f"Products: http://{_reachable(host)}:{pages_port}/", soft_wrap=True)
         console.print(f"Logs: {server.home / 'logs'}. Stop with Ctrl-C.", soft_wrap=True)

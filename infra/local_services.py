@@ -6,7 +6,9 @@ demands basic authentication.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
+import os
 import socket
 import subprocess
 import sys
@@ -86,6 +88,30 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@contextmanager
+def sole_use(home: Path) -> Iterator[None]:
+    """A folder of services to this process alone until the block ends, however the process ends.
+
+    Raises:
+        ServiceError: another process has it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / "serve.lock", "a+b") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().decode(errors="replace") or "unknown"
+            raise ServiceError(
+                f"home {home}: another `foldcast serve` is running there, process {holder}; "
+                "stop it, or give this one another --home"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+        lock.flush()
+        yield
 
 
 @contextmanager

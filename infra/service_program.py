@@ -19,6 +19,9 @@ GRACE_SECONDS = 20.0
 
 def main() -> None:
     """Run a module as the main program, tied to the parent."""
+    # A shell's background process is born deaf to SIGINT, and so is what it starts; but a worker that is to stop
+    # interrupts itself.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = sys.argv[1:]
     parent = os.dup(sys.stdin.fileno())
     with open(os.devnull, "rb") as nothing:  # what this service starts must neither read nor keep the pipe

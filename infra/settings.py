@@ -151,7 +151,9 @@ class ModelSettings(_Section):
     steps: int = Field(..., ge=1, description="Number of model steps.")
     init_hours: tuple[int, ...] = Field((0, 12), description="Hours of day, UTC, at which cycles start.")
     cutoff: timedelta = Field(
-        timedelta(hours=10), description="After init_time + cutoff a cycle without inputs is late."
+        timedelta(hours=10),
+        description="After init_time + cutoff a cycle without inputs is late. Where analyses come days later, so long: "
+        "until six hours after it they are waited for.",
     )
     publish_by: timedelta = Field(
         timedelta(hours=12), description="After init_time + publish_by a cycle with inputs is overdue."

@@ -12,9 +12,12 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists
 
-QUEUE_PRIORITIES = {"realtime": 1, "backfill-control": 5, "backfill": 10}
+TRAINING_QUEUE = "training"
+QUEUE_PRIORITIES = {"realtime": 1, "backfill-control": 5, "backfill": 10, TRAINING_QUEUE: 20}
 """Queue name → priority; a lower number is served first. ``backfill-control`` is for the flows that wait for the
-cycles in ``backfill``."""
+cycles in ``backfill``. A training takes days: on one machine workers of members leave its queue alone."""
+
+MEMBER_QUEUES = tuple(queue for queue in QUEUE_PRIORITIES if queue != TRAINING_QUEUE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,7 +130,7 @@ locals {
     gpu        = "kubernetes-gpu.json"
     tpu        = "kubernetes-tpu.json"
   }
-  queues = { realtime = 1, backfill-control = 5, backfill = 10 }
+  queues = { realtime = 1, backfill-control = 5, backfill = 10, training = 20 }
   places = merge([
     for pool in keys(local.pools) : {
       for queue, priority in local.queues : "${pool}/${queue}" => { pool = pool, queue = queue, priority = priority }

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -18,11 +25,13 @@ from prefect.settings import temporary_settings
 from prefect.states import Cancelled, Crashed, State
 from pydantic import SecretStr
 
+import flows.serve
 from flows.serve import client_settings, set_up
 from infra.claims import CycleBusyError
-from infra.local_services import LocalServer, ServiceError, running_server
+from infra.local_services import LocalServer, ServiceError, running_server, sole_use
 from model.cycle import Cycle
 from tasks.launch import held_elsewhere, start_cycle
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CYCLE = Cycle(model="tiny", init_time=datetime(2026, 1, 2, tzinfo=UTC))
@@ -134,6 +143,67 @@ def test_a_port_in_use_is_one_readable_error(tmp_path: Path) -> None:
         server = LocalServer(home=tmp_path, port=taken.getsockname()[1])
         with pytest.raises(ServiceError, match="expected it free"), running_server(server):
             pass
+
+
+def test_a_second_one_on_the_same_home_is_one_readable_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows.serve, "_configuration", lambda host, port: {})
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    home = tmp_path / "home"
+    expected = rf"home {home}: another `foldcast serve` is running there, process {os.getpid()};"
+    with sole_use(home), pytest.raises(ServiceError, match=expected):
+        flows.serve.serve(home=home, port=free_port())
+    with sole_use(home):  # nothing stays behind
+        pass
+
+
+def test_a_home_whose_process_was_killed_is_free(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from infra.local_services import sole_use\n"
+        "with sole_use(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with sole_use(tmp_path):
+        pass
+
+
+class Started(Exception):
+    """Everything is started."""
+
+
+def test_members_are_never_kept_waiting_by_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: dict[str, tuple[str, ...]] = {}
+
+    @contextmanager
+    def worker(
+        server: LocalServer, *, pool: str, name: str, queues: tuple[str, ...] = (), limit: int
+    ) -> Iterator[SimpleNamespace]:
+        served[name] = queues
+        yield SimpleNamespace(poll=lambda: None)
+
+    @contextmanager
+    def server(_: LocalServer) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(poll=lambda: None)
+
+    def stop(_: float) -> None:
+        raise Started
+
+    for name, value in {
+        "_configuration": lambda host, port: {}, "running_server": server, "running_worker": worker,
+        "set_up": lambda *_, **__: None, "time": SimpleNamespace(sleep=stop),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(flows.serve, name, value)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(Started):
+        flows.serve.serve(home=tmp_path, gpu_workers=2, training_workers=1, pages_port=0)
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    training = next(d for d in deployments if d["name"] == "training")["work_pool"]["work_queue_name"]
+    assert served["gpu-0"] == served["gpu-1"] == ("realtime", "backfill-control", "backfill")
+    assert served["training-0"] == (training,)
 
 
 def test_what_serve_starts_logs_though_the_command_itself_is_quiet(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,3 +73,22 @@ def test_a_service_ends_when_its_parent_is_killed() -> None:
         service_process = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
     assert service_process.wait(timeout=60) is None  # no child of ours: psutil waits until it is gone
+
+
+DEAF = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "infra.service_program", "http.server", "0", "--bind", "127.0.0.1"])
+"""
+
+
+def test_a_service_that_a_background_shell_started_hears_an_interrupt() -> None:
+    program = [sys.executable, "-u", "-c", DEAF]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service_process:
+        assert service_process.stdout is not None
+        assert b"Serving" in service_process.stdout.readline()
+        service_process.send_signal(signal.SIGINT)
+        try:
+            assert service_process.wait(timeout=60) in (0, -signal.SIGINT)  # as far as its start had come
+        finally:
+            service_process.kill()
