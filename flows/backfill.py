@@ -12,13 +12,13 @@ import httpx
 from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import BeforeValidator
-from rich.console import Console
 from rich.table import Table
 
 from flows.forecast import run_cycle
 from infra.errors import FoldcastError, TransientSourceError
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
+from infra.terminal import FoldingTable, command_console
 from model.cycle import Cycle, cycle_times, parse_init_time
 from tasks.cycle_table import cycle_rows, publish_cycle_table
 from tasks.launch import LaunchOutcome, require_server, start_cycle, state_in_store
@@ -261,7 +261,7 @@ def backfill_command(
     @flow(name="backfill", flow_run_name=f"backfill-{first:%Y%m%d}-{last:%Y%m%d}", persist_result=False)
     def run() -> None:
         outcomes = fill(cycles, settings, max_parallel=max_parallel, dry_run=dry_run, force=force)
-        Console().print(outcome_table(outcomes))
+        command_console().print(outcome_table(outcomes))
         require_none_failed(outcomes)
 
     run()
@@ -269,7 +269,7 @@ def backfill_command(
 
 def outcome_table(outcomes: list[LaunchOutcome]) -> Table:
     """What became of each cycle, for the terminal."""
-    table = Table(title="Backfill")
+    table = FoldingTable(title="Backfill")
     rows = cycle_rows(outcomes)
     for column in rows[0] if rows else ():
         table.add_column(column)

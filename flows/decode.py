@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import xarray as xr
-from rich.console import Console
-from rich.table import Table
 
 from infra.decoding import decode_isolated
 from infra.errors import InvalidFieldError, UnknownOptionError
 from infra.field_files import read_fields
 from infra.interpolation import Method, regrid
 from infra.object_store import ObjectStore
+from infra.terminal import FoldingTable, command_console
 from infra.version import code_version
 from model.grid import Grid
 
@@ -107,10 +106,10 @@ def absent_fields(dataset: xr.Dataset) -> list[str]:
 
 def print_summary(dataset: xr.Dataset, out: Path) -> None:
     """Say on the terminal what was written, and what the file lacked."""
-    table = Table("variable", "dimensions", "units", "range", title=str(out))
+    table = FoldingTable("variable", "dimensions", "units", "range", title=str(out))
     for row in describe(dataset):
         table.add_row(*row)
-    console = Console()
+    console = command_console()
     console.print(table)
     absent = absent_fields(dataset)
     if absent:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from flows.forecast import forecast_here
@@ -17,6 +16,8 @@ from infra.demo import INIT_TIME
 from infra.demo.configuration import DETERMINISTIC, ENSEMBLE, deliver_analyses, demo_settings
 from infra.errors import StoreError
 from infra.publication import read_manifest
+from infra.resources import size_text
+from infra.terminal import FoldingTable, command_console
 from model.cycle import Cycle
 from tasks.verification import SkillRow, skill_rows, verify_cycle
 
@@ -48,7 +49,7 @@ def demo(*, output: Path) -> None:
         StoreError: the folder cannot be written.
         FoldcastError: a stage failed.
     """
-    console = Console()
+    console = command_console()
     output = output.resolve()
     try:
         deliver_analyses(output)
@@ -78,7 +79,7 @@ def _require_room(output: Path) -> None:
     expected, free = _WHOLE_SIZE - written, shutil.disk_usage(output).free
     if free < expected:
         raise StoreError(
-            f"output folder {output}: expected {expected / 1e6:.0f} MB of free space, got {free / 1e6:.0f} MB"
+            f"output folder {output}: expected {size_text(expected)} of free space, got {size_text(free)}"
         )
 
 
@@ -89,7 +90,7 @@ def skill_table(model: str, rows: Sequence[SkillRow]) -> Table:
         model: name of the model.
         rows: scores of all its fields and lead times in one region.
     """
-    table = Table(title=f"Skill of {model} against the nature run, globally", caption=_CAPTION)
+    table = FoldingTable(title=f"Skill of {model} against the nature run, globally", caption=_CAPTION)
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column == "field" else "right")
     for name in _SHOWN_FIELDS:

@@ -14,13 +14,13 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from infra.errors import FoldcastError
 from infra.nature_run.archive import AnalysisArchive
 from infra.object_store import ObjectStore
 from infra.settings import load_settings
+from infra.terminal import command_console
 from model.grid import Grid
 from tasks.nature_run import NatureRunPlan, open_run, simulate_chunk, summarise
 
@@ -81,7 +81,7 @@ def nature_run_command(*, output: Path, years: float = 1.0, seed: int = 0) -> No
         plan = plan_of(years=years, seed=seed)
     except ValueError as error:
         raise FoldcastError(f"nature-run: {error}") from None
-    console = Console()
+    console = command_console()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("starting", total=1.0)

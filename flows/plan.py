@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from infra.resources import size_text
 from infra.settings import load_settings
-from tasks.memory_plan import size_text
+from infra.terminal import FoldingTable, command_console
 from tasks.run_plan import RunPlan, plan_run
 
 
@@ -23,14 +23,14 @@ def plan(*, model: str, members: int | None = None, steps: int | None = None) ->
         UnknownModelError: no such model.
     """
     found = plan_run(model, load_settings(), members=members, steps=steps)
-    Console().print(plan_table(found))
+    command_console().print(plan_table(found))
     found.require_fit()
 
 
 def plan_table(found: RunPlan) -> Table:
     """A plan as a table: what is needed, what there is."""
     machine = found.machine
-    table = Table("", "needed", "available", "", title=f"Plan for {found.model}", title_justify="left")
+    table = FoldingTable("", "needed", "available", "", title=f"Plan for {found.model}", title_justify="left")
     table.add_row("grid", f"{found.grid.resolution:g}°", "", "")
     table.add_row("members × steps", f"{found.members} × {found.steps} in {found.blocks} blocks", "", "")
     table.add_row("how", str(found.choice), f"{machine.devices} × {machine.device_kind}", "")

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
-from rich.console import Console
 
 from flows.serve import deploy
 from infra.automations import create_automations
 from infra.settings import child_environment, load_settings
+from infra.terminal import command_console
 from infra.work_pool_setup import PoolKind, pools_of, set_up_work_pools
 from tasks.launch import require_server
 
@@ -28,7 +28,7 @@ def set_up_command(*, pools: PoolKind, prefect_file: Path) -> None:
         FoldcastError: no server is named, or the file is missing or not accepted.
     """
     require_server()
-    console = Console()
+    console = command_console()
     for name, kind in asyncio.run(_set_up_pools(pools)).items():
         console.print(f"Work pool {name}: {kind}")
     create_automations(load_settings().webhook)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from rich.console import Console
 from rich.table import Table
 
 from infra.cycle_status import CycleStatus, list_cycles
 from infra.errors import StoreError, UnknownModelError
 from infra.object_store import ObjectStore
 from infra.settings import load_settings
+from infra.terminal import FoldingTable, command_console
 
 _STYLES = {"published": "green", "quarantined": "red", "unfinished": "yellow"}
 
@@ -38,12 +38,12 @@ def status(*, models: list[str] | None = None) -> None:
             raise UnknownModelError(
                 f"unknown model {name!r}; configured or in the store: {', '.join(sorted(known)) or 'none'}"
             )
-    Console().print(status_table(store, models=models, now=datetime.now(UTC)))
+    command_console().print(status_table(store, models=models, now=datetime.now(UTC)))
 
 
 def status_table(store: ObjectStore, *, models: list[str] | None, now: datetime) -> Table:
     """The cycles of a store as a table."""
-    table = Table(title=f"Cycles in {store.root}")
+    table = FoldingTable(title=f"Cycles in {store.root}")
     for column in ("model", "init time", "state", "members", "age", "latency", "reason"):
         table.add_column(column, justify="right" if column in ("members", "age", "latency") else "left")
     names: list[str | None] = [*models] if models else [None]

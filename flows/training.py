@@ -12,8 +12,8 @@ import xarray as xr
 from prefect import flow
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.runtime import flow_run
-from rich.console import Console
 
+from infra.terminal import command_console
 from tasks.training import Preparation, UpdateReport, prepare, updates
 from tasks.training_settings import read_training_settings
 
@@ -48,7 +48,7 @@ def train(config: Path) -> Iterator[UpdateReport]:
 
 def train_command(config: Path) -> None:
     """Train here, printing the loss now and then and every evaluation."""
-    console = Console()
+    console = command_console()
     settings = read_training_settings(config)
     total = settings.curriculum().updates
     for report in train(config):

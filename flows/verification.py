@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prefect import flow
-from rich.console import Console
-from rich.table import Table
 
 from infra import layout
 from infra.cycle_status import published_cycles, readable_manifest
@@ -15,6 +13,7 @@ from infra.events import raise_event_once
 from infra.object_store import ObjectStore
 from infra.publication import Manifest
 from infra.settings import Settings, load_settings
+from infra.terminal import FoldingTable, command_console
 from model.cycle import Cycle, parse_init_time
 from tasks.report import (
     publish_pictures,
@@ -129,12 +128,12 @@ def verify(
     if not any(_is_scored(store, manifest, name) for manifest in published_cycles(store, model)):
         raise MissingDataError(f"{model}: expected a published cycle whose truth has arrived, found none")
     rows = skill_table(skill_rows(store, model, region=region, name=name))
-    table = Table(title=f"Skill of {model}{' at stations' if stations else ''}, {region}")
+    table = FoldingTable(title=f"Skill of {model}{' at stations' if stations else ''}, {region}")
     for column in rows[0]:
         table.add_column(column, justify="left" if column in ("field", "units") else "right")
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    command_console().print(table)
 
 
 def _published(store: ObjectStore, model: str, text: str) -> Cycle:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from infra.devices import Machine
+from infra.resources import size_text
 from model.checkpoint_file import CheckpointFile
 from model.gencast.attention_options import AttentionOptions, attention_kind_for
 from model.graphcast import ModelConfig
@@ -201,8 +202,3 @@ def field_bytes(names: Sequence[str], task: TaskConfig, grid: Grid) -> int:
     """Bytes of one time of some variables, float32."""
     layers = sum(len(task.pressure_levels) if VARIABLES[name].on_levels else 1 for name in names)
     return layers * int(np.prod(grid.shape)) * 4
-
-
-def size_text(count: int) -> str:
-    """A number of bytes for people."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

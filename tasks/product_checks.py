@@ -12,8 +12,9 @@ import pandas as pd
 
 from infra import layout
 from infra.expectations import run_suite
-from infra.pages import CheckRow, CyclePage, MapSeries, Plume, size_in_words
+from infra.pages import CheckRow, CyclePage, MapSeries, Plume
 from infra.product_suites import member_suite, member_table, product_suite, product_table
+from infra.resources import size_text
 from infra.validation_report import Finding
 from infra.validation_suites import Check
 from model.cycle import Cycle
@@ -120,5 +121,5 @@ def _data(folder: Path) -> list[tuple[str, str, str]]:
         parts = [folder / name, *(folder / name).rglob("*")]
         size = sum(part.stat().st_size for part in parts if part.is_file())
         if size:
-            rows.append((name, size_in_words(size), title))
+            rows.append((name, size_text(size), title))
     return rows

@@ -182,8 +182,8 @@ def progress_row(block: int, progress: dict[str, Any]) -> dict[str, Any]:
         "step": f"{progress['step']}/{progress['steps']}",
         "s per step": round(progress["seconds_per_step"], 2),
         "device": progress["device"],
-        "peak host GB": round(memory["peak_host_bytes"] / 1e9, 2),
-        "peak device GB": round((memory["peak_device_bytes"] or 0) / 1e9, 2),
+        "peak host GiB": round(memory["peak_host_bytes"] / 2**30, 2),
+        "peak device GiB": round((memory["peak_device_bytes"] or 0) / 2**30, 2),
     }
 
 

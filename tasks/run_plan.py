@@ -16,7 +16,7 @@ from infra.checkpoint_files import read_checkpoint as checkpoint_path
 from infra.devices import Machine, describe, local_devices, machine_of
 from infra.errors import DoesNotFitError
 from infra.object_store import ObjectStore
-from infra.resources import host_memory_available
+from infra.resources import host_memory_available, size_text
 from infra.settings import ModelSettings, Settings
 from model.checkpoint_file import CheckpointFile, read_checkpoint
 from model.grid import Grid
@@ -29,7 +29,6 @@ from tasks.memory_plan import (
     MemoryPlan,
     field_bytes,
     resolved_choice,
-    size_text,
 )
 from tasks.models import cache_folder, load_models
 from tasks.rollout import LoadedModels, RolloutOptions

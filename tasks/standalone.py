@@ -16,8 +16,9 @@ from infra.errors import InvalidFieldError, StoreError
 from infra.graph_cache import graph_cache
 from infra.jax_runtime import enable_compilation_cache
 from infra.prediction_files import PredictionFile, check_output
-from infra.resources import memory_use
+from infra.resources import memory_use, size_text
 from infra.settings import load_settings
+from infra.terminal import FoldingTable, command_console
 from model.checkpoint_file import read_checkpoint as parse_checkpoint
 from model.deepmind_format import read_example
 from model.forecaster import load_forecaster
@@ -123,13 +124,10 @@ def show_checkpoint(path: str) -> None:
     Raises:
         CheckpointFileError: it is none.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     cache = Path(load_settings().run.cache)
     file = read_checkpoint(path, cache=cache)
     checkpoint = parse_checkpoint(file.read_bytes(), name=path)
-    table = Table(show_header=False, box=None)
+    table = FoldingTable(show_header=False, box=None)
     rows: list[tuple[str, str]] = [
         ("family", checkpoint.family),
         ("description", checkpoint.description),
@@ -152,10 +150,10 @@ def show_checkpoint(path: str) -> None:
         rows.append(("grid", f"{grid.resolution:g}°, {grid.shape[0]} × {grid.shape[1]}"))
         for precision in ("float32", "bfloat16"):
             need = memory_needed(checkpoint, grid, precision=precision)
-            rows.append((f"memory, {precision}", f"about {need / 2**30:.1f} GiB on the device"))
+            rows.append((f"memory, {precision}", f"about {size_text(int(need))} on the device"))
     for name, value in rows:
         table.add_row(name, value)
-    Console().print(table)
+    command_console().print(table)
 
 
 def _configuration_rows(config: Any, prefix: str = "") -> list[tuple[str, str]]:

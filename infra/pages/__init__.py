@@ -109,16 +109,6 @@ def index_html(rows: Sequence[CycleRow]) -> str:
     return _render("index.html", models=models)
 
 
-def size_in_words(size: int) -> str:
-    """Bytes as people read them, e.g. ``3.4 MB``."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
 def _render(template: str, **context: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

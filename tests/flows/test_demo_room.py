@@ -15,7 +15,7 @@ def test_a_disk_that_the_demo_would_fill_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo.shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000_000))
-    with pytest.raises(StoreError, match=r"expected \d+ MB of free space, got 100 MB"):
+    with pytest.raises(StoreError, match=r"expected \d+ MiB of free space, got 95.4 MiB"):
         demo.demo(output=tmp_path / "demo")
     assert not (tmp_path / "demo" / "store").exists()
 

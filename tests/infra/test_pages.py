@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imsave
 
-from infra.pages import CheckRow, CyclePage, CycleRow, MapSeries, Plume, index_html, size_in_words
+from infra.pages import CheckRow, CyclePage, CycleRow, MapSeries, Plume, index_html
 
 INIT = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
@@ -35,7 +35,7 @@ def page(folder: Path) -> CyclePage:
             CheckRow(name="physical range", state="passed"),
             CheckRow(name="no outlier", state="blocked", detail="member 3 is far off"),
         ],
-        files=[("a_very_long_folder_name/with_a_very_long_file_name_that_must_wrap.zarr", "3.4 MB", "data")],
+        files=[("a_very_long_folder_name/with_a_very_long_file_name_that_must_wrap.zarr", "3.4 MiB", "data")],
     )
 
 
@@ -120,11 +120,3 @@ def test_the_index_lists_models_apart() -> None:
     assert html.index("<h2>a</h2>") < html.index("../x/index.html") < html.index("<h2>b</h2>")
     assert "spread &lt;shrinks&gt;" in html
     assert "No cycle yet." in index_html([])
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [(0, "0 B"), (999, "999 B"), (3400, "3.4 kB"), (123_456_789, "123 MB"), (2e12, "2.0 TB")],
-)
-def test_sizes(size: int, words: str) -> None:
-    assert size_in_words(int(size)) == words

@@ -93,8 +93,8 @@ def test_a_row_of_the_load_table_says_what_matters(tmp_path: Path) -> None:
         "step": "3/10",
         "s per step": 1.23,
         "device": "gpu:0 NVIDIA H100",
-        "peak host GB": 2.5,
-        "peak device GB": 40.0,
+        "peak host GiB": 2.33,
+        "peak device GiB": 37.25,
     }
 
 
