@@ -1,7 +1,8 @@
 """Shows what an object store holds for people over HTTP: product pages, maps, Data Docs, quarantine reasons.
 
 Read-only. Only what the pages and the links in the orchestration's UI point to is shown; initial conditions,
-members and checkpoints are not. It reads through the store, so a bucket need not be public.
+members and checkpoints are not. It reads through the store, so a bucket need not be public, and in pieces: products
+may be larger than the memory of the process that shows them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from urllib.parse import unquote, urlsplit
 from infra import layout
 from infra.errors import FoldcastError, StoreError
 from infra.object_store import ObjectStore
+
+_AT_ONCE = 8
+"""Objects read at once; a piece of each is in memory."""
+
+_PATIENCE_SECONDS = 60.0
 
 
 def serve_store(
@@ -40,6 +46,7 @@ def serve_store(
         pass
 
     Handler.open_store = staticmethod(open_store)
+    Handler.places = threading.BoundedSemaphore(_AT_ONCE)
     Handler.authorization = _basic(credentials) if credentials else None
     server = ThreadingHTTPServer((host, port), Handler)
     thread = threading.Thread(target=server.serve_forever, name="store server", daemon=True)
@@ -73,6 +80,8 @@ def shown_key(path: str) -> str | None:
 class _Handler(BaseHTTPRequestHandler):
     open_store: Callable[[], ObjectStore]
     authorization: str | None
+    places: threading.BoundedSemaphore
+    timeout = _PATIENCE_SECONDS  # of a reader that takes nothing
     server_version = "Foldcast"
     sys_version = ""
 
@@ -90,24 +99,38 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         key = shown_key(self.path)
-        try:
-            data = self.open_store().read(key) if key is not None else None
-        except StoreError:
-            data = None
-        except FoldcastError:
-            self.send_error(HTTPStatus.BAD_GATEWAY, "The store does not answer")
-            return
-        if key is None or data is None:
+        if key is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
+        with self.places:
+            self._show(key, body=body)
+
+    def _show(self, key: str, *, body: bool) -> None:
+        begun = False
+        try:
+            with self.open_store().reading(key) as (size, pieces):
+                self._head(key, size)
+                begun = True
+                if body:
+                    for piece in pieces:
+                        self.wfile.write(piece)
+        except OSError:  # the reader has left
+            self.close_connection = True
+        except FoldcastError as error:
+            if begun:  # too late for another answer: fewer bytes than announced tell of it
+                self.close_connection = True
+            elif isinstance(error, StoreError):
+                self.send_error(HTTPStatus.NOT_FOUND)
+            else:
+                self.send_error(HTTPStatus.BAD_GATEWAY, "The store does not answer")
+
+    def _head(self, key: str, size: int) -> None:
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(size))
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
-        if body:
-            self.wfile.write(data)
 
     def _is_allowed(self) -> bool:
         if self.authorization is None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
+from infra import object_store
 from infra.conditional_replace import Versioned, read_versioned, replace, update
 from infra.errors import StoreError
 from infra.object_store import ObjectStore
@@ -183,3 +184,24 @@ def test_scratch_folders_of_killed_processes_are_removed(tmp_path: Path) -> None
         assert store.remove_abandoned(age=timedelta(days=2), now=now + timedelta(days=3)) == [folder.name]
         assert not folder.exists()
         folder.mkdir()
+
+
+def test_an_object_is_read_in_pieces_and_its_size_is_known_first(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_PIECE", 4)
+    store.write("a/b.bin", b"0123456789")
+    with store.reading("a/b.bin") as (size, pieces):
+        assert size == 10
+        assert list(pieces) == [b"0123", b"4567", b"89"]
+    with pytest.raises(StoreError), store.reading("a/none.bin"):
+        pass
+
+
+def test_when_an_object_was_written_is_known(store: ObjectStore) -> None:
+    before = datetime.now(UTC)
+    store.write("a/b.bin", b"bytes")
+    assert abs(store.modified("a/b.bin") - before) < timedelta(minutes=1)
+    assert store.modified("a/b.bin").tzinfo is UTC
+    with pytest.raises(StoreError):
+        store.modified("a/none.bin")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import http.client
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from infra import object_store
+from infra.errors import StoreError, TransientSourceError
 from infra.object_store import ObjectStore
 from infra.store_server import serve_store, shown_key
 from tests.conftest import free_port
@@ -36,8 +42,8 @@ def get(store: ObjectStore, credentials: str | None) -> Iterator[Get]:
     port = free_port()
     stop = serve_store(lambda: store, host="127.0.0.1", port=port, credentials=credentials)
 
-    def get(path: str, given: str | None = credentials) -> tuple[int, str, bytes]:
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    def get(path: str, given: str | None = credentials, method: str = "GET") -> tuple[int, str, bytes]:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
         if given:
             request.add_header("Authorization", "Basic " + base64.b64encode(given.encode()).decode())
         try:
@@ -73,3 +79,94 @@ def test_without_the_credentials_nothing_is_shown(get: Get, credentials: str | N
 )
 def test_no_path_leads_out_of_what_is_shown(path: str) -> None:
     assert shown_key(path) is None
+
+
+def test_an_object_larger_than_a_piece_comes_in_pieces(
+    store: ObjectStore, get: Get, credentials: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(range(256)) * 400
+    store.write("cycles/tiny/ensemble.nc", content)
+    monkeypatch.setattr(object_store, "_PIECE", 1000)
+    monkeypatch.setattr(ObjectStore, "read", whole)
+    assert get("/cycles/tiny/ensemble.nc") == (200, "application/x-netcdf", content)
+    assert get("/cycles/tiny/none.nc")[0] == 404
+
+
+def whole(self: ObjectStore, key: str) -> bytes:
+    raise AssertionError(f"{key} was read whole")
+
+
+def test_a_head_tells_the_size_and_reads_nothing(
+    store: ObjectStore, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    opened = ObjectStore.reading
+
+    @contextmanager
+    def counted(self: ObjectStore, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        with opened(self, key) as (size, pieces):
+            yield size, (reads.append(len(piece)) or piece for piece in pieces)
+
+    monkeypatch.setattr(ObjectStore, "read", whole)
+    monkeypatch.setattr(ObjectStore, "reading", counted)
+    assert get("/cycles/tiny/latest.json", method="HEAD") == (200, "application/json", b"")
+    assert reads == []
+    assert get("/cycles/tiny/latest.json")[2] == b"{}"
+    assert reads == [2]
+
+
+def test_a_store_that_fails_in_the_middle_is_seen_by_the_reader(
+    store: ObjectStore, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def failing(self: ObjectStore, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        def pieces() -> Iterator[bytes]:
+            yield b"half of"
+            raise TransientSourceError("503")
+
+        yield 14, pieces()
+
+    monkeypatch.setattr(ObjectStore, "reading", failing)
+    with pytest.raises(http.client.IncompleteRead):
+        get("/cycles/tiny/latest.json")
+
+
+@pytest.mark.parametrize(("fault", "code"), [(StoreError("no"), 404), (TransientSourceError("503"), 502)])
+def test_what_cannot_be_opened_is_an_answer(
+    fault: Exception, code: int, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def failing(self: ObjectStore, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        raise fault
+        yield 0, iter(())
+
+    monkeypatch.setattr(ObjectStore, "reading", failing)
+    assert get("/cycles/tiny/latest.json")[0] == code
+
+
+def test_only_so_many_objects_are_read_at_once(
+    store: ObjectStore, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+    enough = threading.Event()
+    opened = ObjectStore.reading
+
+    @contextmanager
+    def counted(self: ObjectStore, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+            if reading == 8:
+                enough.set()
+        assert enough.wait(30)
+        with opened(self, key) as found:
+            yield found
+        with lock:
+            reading -= 1
+
+    monkeypatch.setattr(ObjectStore, "reading", counted)
+    with ThreadPoolExecutor(16) as readers:
+        answers = list(readers.map(lambda _: get("/cycles/tiny/latest.json")[0], range(32)))
+    assert answers == [200] * 32
+    assert most == 8
