@@ -14,6 +14,7 @@ import fsspec
 import xarray as xr
 
 from infra.errors import CheckpointFileError, InvalidFieldError, StoreError
+from infra.failures import missing_extra
 from model.normalization import Statistics
 
 DEFAULT_CACHE = Path("~/.cache/foldcast")
@@ -38,7 +39,9 @@ def local_copy(url: str, *, cache: Path = DEFAULT_CACHE) -> Path:
     try:
         filesystem, remote = fsspec.core.url_to_fs(url)
         identity = f"{url} {filesystem.checksum(remote)}"
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise StoreError(f"{url}: {missing_extra(error) or error}") from error
+    except (OSError, ValueError) as error:
         raise StoreError(f"{url}: could not be found: {error}") from error
     name = PurePosixPath(remote).name
     folder = cache.expanduser() / "files" / hashlib.sha256(identity.encode()).hexdigest()[:32]
@@ -107,7 +110,9 @@ def _files_in(url: str) -> list[str]:
     try:
         filesystem, remote = fsspec.core.url_to_fs(url)
         return [filesystem.unstrip_protocol(path) for path in sorted(filesystem.ls(remote, detail=False))]
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise InvalidFieldError(f"statistics in {url}: {missing_extra(error) or error}") from error
+    except (OSError, ValueError) as error:
         raise InvalidFieldError(f"statistics in {url}: could not be listed: {error}") from error
 
 

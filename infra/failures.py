@@ -31,10 +31,11 @@ def readable_failure(error: BaseException) -> str | None:
     """
     if isinstance(error, FoldcastError):
         return str(error)
-    return machine_fault(error) or _missing_extra(error) or _server_failure(error) or _system_failure(error)
+    return machine_fault(error) or missing_extra(error) or _server_failure(error) or _system_failure(error)
 
 
-def _missing_extra(error: BaseException) -> str | None:
+def missing_extra(error: BaseException) -> str | None:
+    """Which extra brings the module whose absence is behind an exception; None if there is none behind it."""
     for each in behind(error):
         module = (each.name or "").split(".")[0] if isinstance(each, ImportError) else ""
         if module in EXTRAS:

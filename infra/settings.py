@@ -266,12 +266,17 @@ class Settings(BaseSettings):
         """The model of that name.
 
         Raises:
-            UnknownModelError: no such model; the message lists the configured ones.
+            UnknownModelError: no such model; the message lists the configured ones, and says where a
+                configuration goes if there is none.
         """
         if name not in self.models:
-            known = ", ".join(sorted(self.models)) or "none"
+            known = ", ".join(sorted(self.models)) or f"none; {_where_models_come_from()}"
             raise UnknownModelError(f"unknown model {name!r}; configured: {known}")
         return self.models[name]
+
+    def simulated(self, model: str) -> bool:
+        """Whether a model's analyses are a nature run's: weather that never was, at times of its own."""
+        return self.configured_source(self.configured_model(model).source).kind == "nature-run"
 
     def with_source(self, model: str, source: str) -> Settings:
         """The same settings with a model's initial conditions taken from another configured source."""
@@ -312,6 +317,16 @@ def configuration_file(path: Path | None = None) -> Path | None:
         raise SettingsError(f"configuration file: expected a TOML file, found none at {named}")
     file = named or Path("foldcast.toml")
     return file.resolve() if file.is_file() else None
+
+
+def _where_models_come_from() -> str:
+    file = configuration_file()
+    if file is not None:
+        return f"{file} has no [models.…]; docs/quickstart.md has examples"
+    return (
+        f"no foldcast.toml found in {Path.cwd()}, and FOLDCAST_CONFIG names none; "
+        "docs/quickstart.md has one to copy"
+    )
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:

@@ -1,7 +1,9 @@
+import sys
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from infra.checkpoint_files import local_copy, read_checkpoint, read_statistics
 from infra.errors import CheckpointFileError, InvalidFieldError, StoreError
@@ -54,6 +56,16 @@ def test_what_is_not_there_is_named(tmp_path: Path, remote) -> None:
         local_copy("memory://bucket/nothing.npz", cache=tmp_path)
     with pytest.raises(CheckpointFileError, match="checkpoint: expected a file, found none"):
         read_checkpoint(str(tmp_path / "nothing.npz"))
+
+
+def test_an_extra_that_a_url_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(_registry, "gs", raising=False)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as if it were not there
+    advice = r"gs://bucket/.*: this needs the extra 'gcs': pip install 'foldcast\[gcs\]'"
+    with pytest.raises(CheckpointFileError, match=advice):
+        read_checkpoint("gs://bucket/params.npz", cache=tmp_path)
+    with pytest.raises(InvalidFieldError, match=advice):
+        read_statistics("gs://bucket/stats", cache=tmp_path)
 
 
 def test_statistics_are_found_whatever_stands_before_their_names(tmp_path: Path, parity_dir: Path) -> None:

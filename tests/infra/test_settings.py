@@ -78,6 +78,37 @@ def test_an_unknown_model_lists_the_known(tmp_path: Path) -> None:
         load_settings(written(tmp_path, MODEL)).configured_model("other")
 
 
+def test_without_a_configuration_it_is_said_where_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FOLDCAST_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownModelError) as caught:
+        load_settings().configured_model("graphcast")
+    assert f"no foldcast.toml found in {tmp_path}, and FOLDCAST_CONFIG names none" in str(caught.value)
+    (tmp_path / "foldcast.toml").write_text('[store]\nroot = "data"\n')
+    with pytest.raises(UnknownModelError, match=r"foldcast\.toml has no \[models\.…\]; docs/quickstart\.md"):
+        load_settings().configured_model("graphcast")
+
+
+def test_what_a_nature_run_gives_is_simulated() -> None:
+    model = {"checkpoint": "a.npz", "statistics": "b", "trained_on": "era5", "steps": 1}
+    settings = Settings.model_validate(
+        {
+            "sources": {
+                "archive": {"type": "files", "kind": "era5"},
+                "bundled": {"type": "nature-run", "kind": "nature-run"},
+            },
+            "models": {
+                "real": {**model, "source": "archive"},
+                "demo": {**model, "source": "bundled"},
+            },
+        }
+    )
+    assert settings.simulated("demo")
+    assert not settings.simulated("real")
+
+
 def test_secrets_are_not_shown() -> None:
     settings = Settings.model_validate(
         {
