@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows import backfill
 from flows.backfill import parse_interval, planned_cycles, run_bounded, split_published
 from infra import layout
 from infra.errors import FoldcastError, UnknownModelError
 from infra.object_store import ObjectStore
-from infra.settings import Settings
+from infra.settings import RunSettings, Settings, StoreSettings
 from model.cycle import Cycle
 from tasks.launch import LaunchOutcome
 
@@ -102,3 +103,26 @@ def test_intervals_are_read(text: str, interval: timedelta) -> None:
 def test_what_is_no_interval_is_refused(text: str) -> None:
     with pytest.raises(FoldcastError, match="interval: expected"):
         parse_interval(text)
+
+
+def test_no_place_at_all_is_refused_instead_of_waiting_for_ever(tmp_path: Path) -> None:
+    places = Settings(store=StoreSettings(root=str(tmp_path)))
+    with pytest.raises(FoldcastError, match="max_parallel of at least 1, got 0"):
+        backfill.fill(cycles(1), places, max_parallel=0, dry_run=False, force=False)
+
+
+@pytest.mark.parametrize("fault", [FoldcastError("no inputs"), ValueError("a fault of ours")])
+def test_in_this_process_a_cycle_that_fails_does_not_end_the_others(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = cycles(2)
+
+    def run(cycle: Cycle, settings: Settings, *, force: bool) -> None:
+        if cycle == first:
+            raise fault
+
+    monkeypatch.setattr(backfill, "run_cycle", run)
+    here = Settings(store=StoreSettings(root=str(tmp_path)), run=RunSettings(submission="in-process"))
+    outcomes = backfill.fill([first, other], here, max_parallel=2, dry_run=False, force=False)
+    assert [outcome.state for outcome in outcomes] == ["failed", "published"]
+    assert str(fault) in outcomes[0].reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
-from infra import layout
+from infra import claims, layout
 from infra.claims import Claim, CycleBusyError, claim_cycle, held, holder_of, last_heard_of
 from infra.errors import TransientSourceError
 from infra.object_store import ObjectStore
@@ -179,3 +181,28 @@ def test_the_claims_of_an_owner_can_be_left_out_of_the_last_work(store: ObjectSt
     claimed(store, "retention", clock).release()
     assert last_heard_of(store, CYCLE) == clock.now
     assert last_heard_of(store, CYCLE, other_than="retention") == worked
+
+
+@pytest.mark.parametrize("elsewhere", [{"namespace": "pid:[1]"}, {"boot": "another"}, {"host": "another"}])
+def test_of_processes_in_other_containers_and_on_other_machines_nothing_is_known(
+    store: ObjectStore, elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, own = Clock(), claims._process_space()
+    never = {"pid": 2**22 + 1, "created": 0.0}  # no system numbers processes so high
+    document = {"owner": "other", "time": clock.now.isoformat(), "released": False}
+    store.write(layout.claim(CYCLE, 0), json.dumps({**document, "process": own | never}).encode())
+    assert holder_of(store, CYCLE, lease=LEASE, clock=clock) is None
+    space = own | elsewhere | never
+    store.write(layout.claim(CYCLE, 0), json.dumps({**document, "process": space}).encode())
+    assert "other" in str(holder_of(store, CYCLE, lease=LEASE, clock=clock))
+
+
+def test_a_stepped_clock_does_not_end_a_living_owner(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    began = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: began - 120.0)
+    claimed(store, "alive", clock)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: began)
+    assert "alive" in str(holder_of(store, CYCLE, lease=LEASE, clock=clock))

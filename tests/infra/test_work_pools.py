@@ -12,6 +12,14 @@ from prefect.utilities.schema_tools.validation import is_valid_schema
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessJobConfiguration
 
+from infra.work_pool_setup import (
+    CONTROLLER_SLOTS,
+    MEMBER_QUEUES,
+    QUEUE_PRIORITIES,
+    TRAINING_QUEUE,
+    local_pools,
+)
+
 FOLDER = Path(__file__).resolve().parents[2] / "infra" / "work_pools"
 TEMPLATES = sorted(FOLDER.glob("*.json"))
 PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -112,3 +120,12 @@ def test_prefects_process_worker_accepts_its_template() -> None:
     configuration = asyncio.run(_configure(read("process.json"), {"env": {"A": "1"}}))
     assert configuration.env["A"] == "1"
     assert configuration.stream_output is True
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_backfills_and_trainings_leave_places_to_real_time_cycles(workers: int) -> None:
+    pools = {pool.name: pool for pool in local_pools(workers)}
+    assert CONTROLLER_SLOTS - sum(pools["controller"].queue_limits.values()) >= 3
+    assert pools["gpu"].queue_limits.get("backfill", workers) == max(1, workers - 1)
+    assert min(QUEUE_PRIORITIES, key=QUEUE_PRIORITIES.__getitem__) == "realtime"
+    assert TRAINING_QUEUE not in MEMBER_QUEUES
