@@ -12,6 +12,7 @@ from infra.object_store import ObjectStore
 from infra.settings import load_settings
 from infra.terminal import FoldingTable, command_console
 
+_LONG = timedelta(days=10)
 _STYLES = {"published": "green", "quarantined": "red", "unfinished": "yellow"}
 
 
@@ -60,11 +61,20 @@ def _cells(status: CycleStatus, now: datetime) -> tuple[str, ...]:
         status.state,
         str(status.members),
         _hours(status.age(now)),
-        _hours(status.latency) if status.latency is not None else "",
+        _latency(status),
         "; ".join(status.reasons),
     )
 
 
+def _latency(status: CycleStatus) -> str:
+    """A dash where times are simulated."""
+    if status.latency is not None:
+        return _hours(status.latency)
+    return "" if status.published_at is None else "–"
+
+
 def _hours(interval: timedelta) -> str:
     minutes = int(interval.total_seconds()) // 60
+    if interval >= _LONG:
+        return f"{interval.days} d {minutes // 60 % 24:02d} h"
     return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -57,6 +57,7 @@ class Entry:
         members: how many.
         published_at: ISO 8601, UTC.
         page: key of its page.
+        simulated: whether its weather is a nature run's.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Entry:
     members: int
     published_at: str
     page: str
+    simulated: bool = False
 
     @property
     def cycle(self) -> Cycle:
@@ -78,6 +80,7 @@ class Entry:
             state="published",
             members=self.members,
             published_at=datetime.fromisoformat(self.published_at),
+            simulated=self.simulated,
         )
 
     @classmethod
@@ -89,6 +92,7 @@ class Entry:
             members=len(manifest.members),
             published_at=manifest.published_at.astimezone(UTC).isoformat(timespec="seconds"),
             page=f"{manifest.prefix}index.html",
+            simulated=manifest.simulated,
         )
 
 
@@ -247,7 +251,9 @@ def index_page(store: ObjectStore) -> str:
     rows = []
     for status in list_cycles(store, published=[entry.status for entry in entries]):
         page = pages.get(status.cycle, "")
-        hours = "" if status.latency is None else f"{status.latency.total_seconds() / 3600:.1f} h"
+        hours = "" if status.published_at is None else "–"
+        if status.latency is not None:
+            hours = f"{status.latency.total_seconds() / 3600:.1f} h"
         rows.append(
             CycleRow(
                 model=status.cycle.model,

@@ -29,6 +29,7 @@ class CycleStatus:
         members: how many were published, or are complete so far.
         published_at: when, UTC; None if it is not.
         reasons: why it is quarantined.
+        simulated: whether its weather is a nature run's: it has no latency.
     """
 
     cycle: Cycle
@@ -36,6 +37,7 @@ class CycleStatus:
     members: int
     published_at: datetime | None = None
     reasons: tuple[str, ...] = ()
+    simulated: bool = False
 
     def age(self, now: datetime) -> timedelta:
         """Time since init_time."""
@@ -43,8 +45,10 @@ class CycleStatus:
 
     @property
     def latency(self) -> timedelta | None:
-        """From init_time to publication."""
-        return None if self.published_at is None else self.published_at - self.cycle.init_time
+        """From init_time to publication; None if it is not published, or its times are simulated."""
+        return (
+            None if self.published_at is None or self.simulated else self.published_at - self.cycle.init_time
+        )
 
 
 def stored_cycles(store: ObjectStore, model: str | None = None) -> Iterator[Cycle]:
@@ -94,6 +98,7 @@ def list_cycles(
                 state="published",
                 members=len(manifest.members),
                 published_at=manifest.published_at,
+                simulated=manifest.simulated,
             )
             for manifest in published_cycles(store, model)
         )

@@ -58,7 +58,7 @@ class Manifest:
         step_hours: length of a step.
         published_at: when the manifest was written, UTC.
         files: what was published, by name relative to the products' prefix.
-        details: checks, representative member, provenance.
+        details: checks, representative member, whether the weather is simulated.
     """
 
     cycle: Cycle
@@ -75,6 +75,11 @@ class Manifest:
     def prefix(self) -> str:
         """Key prefix of the products."""
         return layout.products_prefix(self.cycle, self.run, self.attempt)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its analyses are a nature run's, whose times have nothing to do with the clock."""
+        return bool(self.details.get("simulated", False))
 
     @property
     def latency_hours(self) -> float:

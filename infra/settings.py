@@ -276,7 +276,9 @@ class Settings(BaseSettings):
 
     def simulated(self, model: str) -> bool:
         """Whether a model's analyses are a nature run's: weather that never was, at times of its own."""
-        return self.configured_source(self.configured_model(model).source).kind == "nature-run"
+        configured = self.configured_model(model)
+        source = self.sources.get(configured.source)
+        return (source.kind if source is not None else configured.trained_on) == "nature-run"
 
     def with_source(self, model: str, source: str) -> Settings:
         """The same settings with a model's initial conditions taken from another configured source."""

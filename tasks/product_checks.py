@@ -65,6 +65,7 @@ def write_page(
     representative_member: int | None,
     pictures: dict[str, Any],
     findings: Sequence[Finding],
+    simulated: bool = False,
 ) -> None:
     """Write the page of a cycle whose products lie in a folder.
 
@@ -74,6 +75,7 @@ def write_page(
         prefix: of the keys they will have.
         pictures: ``maps`` and ``plumes`` as ``tasks.product_maps`` describes them.
         findings: the verdict.
+        simulated: whether the weather is a nature run's.
     """
     has_docs = (folder / "checks" / "docs" / "index.html").is_file()
     page = CyclePage(
@@ -92,6 +94,7 @@ def write_page(
         files=_data(folder),
         documents=[("checks/docs/index.html", "Full report of the checks")] if has_docs else [],
         index="../" * prefix.count("/") + layout.catalog("index.html"),
+        simulated=simulated,
     )
     (folder / "index.html").write_text(page.to_html(), encoding="utf-8")
 

@@ -159,6 +159,7 @@ def make_products(
             members=count,
             pictures=pictures,
             findings=findings,
+            simulated=settings.simulated(cycle.model),
             **described,
         )
         files = upload_folder(store, folder, prefix, adopt=True)

@@ -41,7 +41,9 @@ def publish_cycle(cycle: Cycle, settings: Settings, run: str, *, replace: bool =
     if before is None or (replace and before.attempt != products.attempt):
         _refuse_if_blocked(store, products)
         verify_sizes(store, products.prefix, products.files)
-    manifest = make_visible(store, _manifest(products), replace=replace)
+    manifest = make_visible(
+        store, _manifest(products, simulated=settings.simulated(cycle.model)), replace=replace
+    )
     if before is None or before.attempt != manifest.attempt:
         raise_event("published", cycle, run=manifest.run, members=len(manifest.members))
     update_catalog(store, (cycle,))
@@ -78,7 +80,7 @@ def _published(store: ObjectStore, cycle: Cycle) -> Manifest | None:
         return None
 
 
-def _manifest(products: ProductSet) -> Manifest:
+def _manifest(products: ProductSet, *, simulated: bool) -> Manifest:
     return Manifest(
         cycle=products.cycle,
         run=products.run,
@@ -90,6 +92,7 @@ def _manifest(products: ProductSet) -> Manifest:
         files=products.files,
         details={
             "representative_member": products.representative_member,
+            "simulated": simulated,
             "warnings": [str(finding) for finding in products.findings],
         },
     )

@@ -66,6 +66,7 @@ class CyclePage:
         files: (path relative to the page, size in words, what it is).
         documents: (path relative to the page, title) of further pages.
         index: path of the index over cycles, relative to the page.
+        simulated: whether the weather is a nature run's.
     """
 
     model: str
@@ -80,6 +81,7 @@ class CyclePage:
     files: Sequence[tuple[str, str, str]]
     documents: Sequence[tuple[str, str]] = ()
     index: str = ""
+    simulated: bool = False
 
     def to_html(self) -> str:
         """The page."""

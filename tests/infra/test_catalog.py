@@ -22,10 +22,13 @@ def cycle(number: int) -> Cycle:
     return Cycle(model="m", init_time=START + timedelta(hours=12 * number))
 
 
-def publish(store: ObjectStore, number: int, attempt: str = "a", *, replace: bool = False) -> None:
+def publish(
+    store: ObjectStore, number: int, attempt: str = "a", *, replace: bool = False, simulated: bool = False
+) -> None:
     manifest = Manifest(
         cycle=cycle(number), run="run", attempt=attempt, members=(0, 1), steps=2, step_hours=12,
         published_at=cycle(number).init_time + timedelta(hours=7), files={},
+        details={"simulated": simulated},
     )  # fmt: skip
     make_visible(store, manifest, replace=replace)
 
@@ -108,3 +111,19 @@ def test_a_manifest_of_no_use_harms_no_other_cycle(store: ObjectStore) -> None:
     assert [entry.cycle for entry in catalog_entries(store)] == [cycle(0), cycle(2)]
     assert [status.cycle for status in list_cycles(store)] == [cycle(7), cycle(2), cycle(0)]
     assert "too warm" in store.read(layout.catalog("index.html")).decode()
+
+
+def test_simulated_weather_has_no_latency(store: ObjectStore) -> None:
+    """A nature run's times have nothing to do with the clock; published cycles of earlier lists are real ones."""
+    publish(store, 0)
+    publish(store, 1, simulated=True)
+    update_catalog(store)
+    simulated, real = list_cycles(store)
+    assert (real.latency, simulated.latency) == (timedelta(hours=7), None)
+    page = store.read(layout.catalog("index.html")).decode()
+    assert (page.count("<td>7.0 h</td>"), page.count("<td>–</td>")) == (1, 1)
+    earlier = json.loads(store.read(layout.catalog("cycles.json")))
+    for entry in earlier["cycles"]:
+        del entry["simulated"]
+    store.write(layout.catalog("cycles.json"), json.dumps(earlier).encode())
+    assert not any(entry.simulated for entry in catalog_entries(store))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -120,3 +121,9 @@ def test_the_index_lists_models_apart() -> None:
     assert html.index("<h2>a</h2>") < html.index("../x/index.html") < html.index("<h2>b</h2>")
     assert "spread &lt;shrinks&gt;" in html
     assert "No cycle yet." in index_html([])
+
+
+def test_a_page_says_that_its_weather_is_simulated(tmp_path: Path) -> None:
+    real = page(tmp_path)
+    assert "Simulated" not in real.to_html()
+    assert "<b>Simulated weather</b>" in replace(real, simulated=True).to_html()

@@ -124,6 +124,8 @@ def test_a_cycle_is_published_whole(published: Published) -> None:
     assert manifest.attempt == made.attempt
     assert manifest.members == (0, 1, 2, 3)
     assert manifest.details["representative_member"] == made.representative_member
+    assert manifest.simulated
+    assert "Simulated weather" in store.read(f"{manifest.prefix}index.html").decode()
     verify_files(store, manifest.prefix, manifest.files, retry=RETRY)
     stored = set(store.list(manifest.prefix)) - {layout.product_inventory(CYCLE, RUN, made.attempt)}
     assert stored == {f"{manifest.prefix}{name}" for name in manifest.files}
