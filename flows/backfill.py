@@ -21,6 +21,7 @@ from infra.settings import Settings, load_settings
 from infra.terminal import FoldingTable, command_console
 from model.cycle import Cycle, cycle_times, parse_init_time
 from tasks.cycle_table import cycle_rows, publish_cycle_table
+from tasks.initial_conditions import missing_inputs
 from tasks.launch import LaunchOutcome, require_server, start_cycle, state_in_store
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def backfill(
         every: time between cycles, e.g. 6h or 1d.
         models: names of configured models; default: all.
         max_parallel: cycles running at once on the workers; in-process they run one after the other.
-        dry_run: only say what would be done.
+        dry_run: only say what would be done, with what the sources have now.
         force: run published cycles again as well.
         poll_seconds: seconds between looks at the running cycles.
 
@@ -109,16 +110,17 @@ def fill(
     if max_parallel < 1:
         raise FoldcastError(f"backfill: expected max_parallel of at least 1, got {max_parallel}")
     store = settings.store.open()
-    skipped, todo = split_published(store, cycles, force=force)
+    unserved, served = split_served(settings, cycles)
+    published, todo = split_published(store, served, force=force)
     if dry_run:
-        outcomes = [LaunchOutcome(cycle=cycle, state="waiting", reason="would be run") for cycle in todo]
+        outcomes = [foreseen(store, cycle, settings) for cycle in todo]
     elif settings.run.submission == "in-process":
         outcomes = [run_here(cycle, settings, force=force) for cycle in todo]
     else:
         outcomes = run_bounded(
             todo, _submitter(store, force=force), max_parallel=max_parallel, poll_seconds=poll_seconds
         )
-    outcomes = skipped + outcomes
+    outcomes = unserved + published + outcomes
     publish_cycle_table(outcomes, key="backfill")
     return outcomes
 
@@ -180,6 +182,36 @@ def planned_cycles(
         ]
     except ValueError as error:
         raise FoldcastError(f"backfill: {error}") from None
+
+
+def split_served(settings: Settings, cycles: list[Cycle]) -> tuple[list[LaunchOutcome], list[Cycle]]:
+    """Cycles at hours that their model does not start at, and the others."""
+    skipped, served = [], []
+    for cycle in cycles:
+        hours = settings.configured_model(cycle.model).init_hours
+        if cycle.init_time.hour in hours:
+            served.append(cycle)
+        else:
+            reason = f"init_hours are {', '.join(map(str, hours))}"
+            skipped.append(LaunchOutcome(cycle=cycle, state="skipped", reason=reason))
+    return skipped, served
+
+
+def foreseen(store: ObjectStore, cycle: Cycle, settings: Settings) -> LaunchOutcome:
+    """What would become of a cycle that was started now, without starting it."""
+    known = state_in_store(store, cycle)
+    if known is not None and known.state == "running":
+        return known
+    source = settings.configured_model(cycle.model).source
+    try:
+        missing = missing_inputs(cycle, settings)
+    except FoldcastError as error:
+        return LaunchOutcome(cycle=cycle, state="unknown", reason=f"source {source!r}: {error}")
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        reason = f"would fail: source {source!r} lacks {missing[0]}{more}"
+        return LaunchOutcome(cycle=cycle, state="waiting", reason=reason)
+    return LaunchOutcome(cycle=cycle, state="waiting", reason="would be run")
 
 
 def split_published(

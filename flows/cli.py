@@ -162,7 +162,7 @@ def backfill(
     max_parallel
         Cycles running at once on the workers; in this process they run one after the other.
     dry_run
-        Only say what would be done.
+        Only say what would become of each cycle, with what the sources have now.
     force
         Make and publish the products of published cycles again as well.
     """

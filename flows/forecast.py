@@ -29,6 +29,7 @@ from infra.claims import CycleBusyError, claim_cycle, held, utc_now
 from infra.errors import FoldcastError, MissingDataError
 from infra.events import raise_event
 from infra.settings import Settings, load_settings
+from infra.terminal import command_console
 from infra.work_pool_setup import SOURCE_LIMIT
 from model.cycle import Cycle, parse_init_time, recent_init_times
 from tasks.cycle_links import publish_links
@@ -181,7 +182,7 @@ def forecast_command(
     Raises:
         FoldcastError: a name or time is not valid, no recent cycle has its inputs, or a stage failed.
     """
-    console = Console()
+    console = command_console()
     settings = load_settings()
     if source is not None:
         settings = settings.with_source(model, source)

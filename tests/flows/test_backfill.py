@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from flows import backfill
 from flows.backfill import parse_interval, planned_cycles, run_bounded, split_published
-from infra import layout
-from infra.errors import FoldcastError, UnknownModelError
+from infra import claims, layout
+from infra.errors import FoldcastError, TransientSourceError, UnknownModelError
 from infra.object_store import ObjectStore
 from infra.settings import RunSettings, Settings, StoreSettings
 from model.cycle import Cycle
@@ -27,6 +27,11 @@ SETTINGS = Settings.model_validate({"models": {"one": MODEL, "two": MODEL}})
 
 def cycles(count: int) -> list[Cycle]:
     return [Cycle(model="one", init_time=START + i * DAY) for i in range(count)]
+
+
+def places(folder: Path) -> Settings:
+    run = RunSettings(submission="in-process")
+    return SETTINGS.model_copy(update={"store": StoreSettings(root=str(folder)), "run": run})
 
 
 def test_both_ends_and_all_models_are_planned_oldest_first() -> None:
@@ -106,9 +111,8 @@ def test_what_is_no_interval_is_refused(text: str) -> None:
 
 
 def test_no_place_at_all_is_refused_instead_of_waiting_for_ever(tmp_path: Path) -> None:
-    places = Settings(store=StoreSettings(root=str(tmp_path)))
     with pytest.raises(FoldcastError, match="max_parallel of at least 1, got 0"):
-        backfill.fill(cycles(1), places, max_parallel=0, dry_run=False, force=False)
+        backfill.fill(cycles(1), places(tmp_path), max_parallel=0, dry_run=False, force=False)
 
 
 @pytest.mark.parametrize("fault", [FoldcastError("no inputs"), ValueError("a fault of ours")])
@@ -122,7 +126,53 @@ def test_in_this_process_a_cycle_that_fails_does_not_end_the_others(
             raise fault
 
     monkeypatch.setattr(backfill, "run_cycle", run)
-    here = Settings(store=StoreSettings(root=str(tmp_path)), run=RunSettings(submission="in-process"))
+    here = places(tmp_path)
     outcomes = backfill.fill([first, other], here, max_parallel=2, dry_run=False, force=False)
     assert [outcome.state for outcome in outcomes] == ["failed", "published"]
     assert str(fault) in outcomes[0].reason
+
+
+def test_a_dry_run_foresees_what_becomes_of_each_cycle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 6 UTC the model does not start; of the rest one is published, one held, one lacks inputs, one is cut off."""
+    here = places(tmp_path)
+    store = here.store.open()
+    published, held, early, cut_off, ready = cycles(5)
+    odd = Cycle(model="one", init_time=START + timedelta(hours=6))
+    store.write(layout.cycle_manifest(published), b"{}")
+
+    def missing(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
+        if cycle == cut_off:
+            raise TransientSourceError("503")
+        return ("t at 00 UTC", "z at 00 UTC") if cycle == early else ()
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a dry run starts nothing")
+
+    monkeypatch.setattr(backfill, "missing_inputs", missing)
+    monkeypatch.setattr(backfill, "run_cycle", started)
+    with claims.held(claims.claim_cycle(store, held, owner="process 1 on there")):
+        outcomes = backfill.fill(
+            [published, odd, held, early, cut_off, ready], here, max_parallel=2, dry_run=True, force=False
+        )
+    told = {outcome.cycle: (outcome.state, outcome.reason) for outcome in outcomes}
+    assert told[odd] == ("skipped", "init_hours are 0, 12")
+    assert told[published] == ("skipped", "published before")
+    assert told[held][0] == "running"
+    assert "process 1 on there" in told[held][1]
+    assert told[early] == ("waiting", "would fail: source 'a' lacks t at 00 UTC and 1 more")
+    assert told[cut_off] == ("unknown", "source 'a': 503")
+    assert told[ready] == ("waiting", "would be run")
+    assert len(outcomes) == 6
+
+
+def test_hours_that_a_model_does_not_start_at_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Cycle] = []
+    monkeypatch.setattr(backfill, "run_cycle", lambda cycle, settings, *, force: ran.append(cycle))
+    planned = planned_cycles(SETTINGS, START, START + DAY, every=timedelta(hours=6), models=["one"])
+    outcomes = backfill.fill(planned, places(tmp_path), max_parallel=1, dry_run=False, force=False)
+    assert [cycle.init_time.hour for cycle in ran] == [0, 12, 0]
+    assert [outcome.state for outcome in outcomes] == ["skipped"] * 2 + ["published"] * 3
