@@ -31,6 +31,12 @@ _RANGES = {
 """What a mean or quantile of a quantity can be anywhere on Earth, in its units. Networks do not forbid negative
 humidity: as much of it as this blocks, a little warns."""
 
+DRY_AIR_FROM = "mean_sea_level_pressure_mean"
+"""The product whose rows hold the drift of the dry air's mass, where humidity is there on enough levels."""
+
+_DRY_AIR_DRIFT = 100.0
+"""Pa. Over 15 days of the winter of 2025–26 global mean sea level pressure of ERA5 drifts by 25 Pa at most."""
+
 
 def product_suite(products: list[str], *, members: int) -> list[Check]:
     """Checks of the product table (see ``product_table``)."""
@@ -105,6 +111,18 @@ def product_suite(products: list[str], *, members: int) -> list[Check]:
                 reason="the network puts less than nothing of water vapour into some cells",
             )
         )
+    if DRY_AIR_FROM in products:
+        checks.append(
+            Check(
+                name="mass of the dry air steady",
+                severity="warn",
+                column="dry_air_drift",
+                minimum=-_DRY_AIR_DRIFT,
+                maximum=_DRY_AIR_DRIFT,
+                variables=(DRY_AIR_FROM,),
+                reason="global mean sea level pressure less the water vapour's weight drifts (Pa since the first step)",
+            )
+        )
     if members > 1:
         checks.append(
             Check(
@@ -163,9 +181,12 @@ def product_table(statistics: pd.DataFrame) -> pd.DataFrame:
     """The aggregate's statistics as a table that suites can judge.
 
     Args:
-        statistics: columns product, level, quantile, lead_hours, minimum, maximum, mean, missing.
+        statistics: columns product, level, quantile, lead_hours, minimum, maximum, mean, missing; dry_air, the
+            pressure of the dry air in Pa, in the rows of ``DRY_AIR_FROM`` where it is known.
     """
     table = statistics.rename(columns={"product": "variable"}).copy()
+    if "dry_air" not in table:
+        table["dry_air"] = np.nan
     name = table["variable"]
     which = table["quantile"].map(lambda value: "" if np.isnan(value) else f", quantile {value:g}")
     table["time"] = "+" + table["lead_hours"].astype(str) + " h" + which
@@ -180,6 +201,8 @@ def product_table(statistics: pd.DataFrame) -> pd.DataFrame:
         table[f"lower_quantile_{column}"] = _previous(
             table, by=["variable", "lead_hours"], along="quantile", column=f"quantile_{column}"
         )
+    first = table.sort_values("lead_hours").groupby("variable")["dry_air"].transform("first")
+    table["dry_air_drift"] = table["dry_air"] - first
     is_probability = name.str.startswith("probability_")
     table["lowest_probability"] = table["minimum"].where(is_probability)
     table["highest_probability"] = table["maximum"].where(is_probability)

@@ -8,16 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from infra import layout
 from infra.expectations import run_suite
 from infra.pages import CheckRow, CyclePage, MapSeries, Plume
-from infra.product_suites import member_suite, member_table, product_suite, product_table
+from infra.product_suites import (
+    DRY_AIR_FROM,
+    member_suite,
+    member_table,
+    product_suite,
+    product_table,
+)
 from infra.resources import size_text
 from infra.validation_report import Finding
 from infra.validation_suites import Check
 from model.cycle import Cycle
+from model.diagnostics.dry_mass import vapour_pressure_of_columns
 
 _DATA = {
     "ensemble.zarr": "Zarr v3: mean, spread, quantiles, probabilities (open with xarray.open_zarr)",
@@ -41,7 +49,7 @@ def judge_products(folder: Path, *, members: int) -> tuple[Finding, ...]:
         What failed, blocking findings first.
     """
     checks = folder / "checks"
-    statistics = pd.read_csv(checks / "product_statistics.csv")
+    statistics = with_dry_air(pd.read_csv(checks / "product_statistics.csv"))
     suite = product_suite(statistics["product"].unique().tolist(), members=members)
     findings = list(_judge(product_table(statistics), suite, "products", checks / "docs"))
     if members > 1:
@@ -52,6 +60,21 @@ def judge_products(folder: Path, *, members: int) -> tuple[Finding, ...]:
         json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False)
     )
     return tuple(findings)
+
+
+def with_dry_air(statistics: pd.DataFrame) -> pd.DataFrame:
+    """The statistics and, at each lead time where humidity is on enough levels, the pressure of the dry air.
+
+    Global means of the ensemble's mean are enough: the weight of the vapour is linear in humidity.
+    """
+    humidity = statistics[statistics["product"] == "specific_humidity_mean"]
+    dry_air = pd.Series(np.nan, index=statistics.index)
+    for index, row in statistics[statistics["product"] == DRY_AIR_FROM].iterrows():
+        column = humidity[humidity["lead_hours"] == row["lead_hours"]]
+        vapour = vapour_pressure_of_columns(column["level"].tolist(), column["mean"].to_numpy(), row["mean"])
+        if vapour is not None:
+            dry_air[index] = row["mean"] - vapour
+    return statistics.assign(dry_air=dry_air)
 
 
 def write_page(
