@@ -104,7 +104,8 @@ def open_forecast(store: ObjectStore, key: str, *, members: Sequence[int] | None
     """The forecast, lazily.
 
     Returns:
-        Dataset with dims (member, lead_time, level, latitude, longitude), scalar coordinate ``init_time``.
+        Dataset with dims (member, lead_time, level, latitude, longitude), scalar coordinate ``init_time``; its
+        variables are in alphabetical order, since a store lists them in any.
 
     Args:
         store: where.
@@ -118,6 +119,7 @@ def open_forecast(store: ObjectStore, key: str, *, members: Sequence[int] | None
         dataset = xr.open_zarr(store.zarr(key, read_only=True), chunks=None, consolidated=False)
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise StoreError(f"forecast store {store.url(key)}: could not be opened: {error}") from error
+    dataset = dataset[sorted(dataset.data_vars)]
     return dataset if members is None else dataset.sel(member=list(members))
 
 

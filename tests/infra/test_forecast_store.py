@@ -143,6 +143,15 @@ def test_growing_keeps_what_is_there(store: ObjectStore, writer: ForecastWriter)
     assert open_forecast(store, KEY, members=[4])["member"].values.tolist() == [4]
 
 
+@pytest.mark.parametrize("listed", [TASK.target_variables, TASK.target_variables[::-1]])
+def test_variables_come_in_one_order_however_the_store_lists_them(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, listed: tuple[str, ...]
+) -> None:
+    whole = xr.open_zarr(store.zarr(KEY, read_only=True), chunks=None, consolidated=False)
+    monkeypatch.setattr(xr, "open_zarr", lambda *_, **__: whole[list(listed)])
+    assert list(open_forecast(store, KEY).data_vars) == sorted(TASK.target_variables)
+
+
 def test_another_grid_under_the_same_key_is_refused(store: ObjectStore) -> None:
     with pytest.raises(InvalidFieldError, match="latitude differs"):
         lay_out(store, grid=Grid(resolution=15.0))
