@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from prefect import flow
 
 from infra import layout
+from infra.claims import utc_now
 from infra.cycle_status import published_cycles, readable_manifest
 from infra.errors import FoldcastError, MissingDataError, StoreError
 from infra.events import raise_event_once
@@ -15,6 +17,7 @@ from infra.publication import Manifest
 from infra.settings import Settings, load_settings
 from infra.terminal import FoldingTable, command_console
 from model.cycle import Cycle, parse_init_time
+from tasks.missing_truth import give_up, given_up, unscored
 from tasks.report import (
     publish_pictures,
     publish_skill_table,
@@ -25,14 +28,18 @@ from tasks.report import (
 from tasks.station_verification import verify_cycle_at_stations
 from tasks.verification import FIELDS, STATIONS, Verification, load_statistics, skill_rows, verify_cycle
 
+_LOG = logging.getLogger(__name__)
+
 
 @flow(name="verification")
 def verification(models: list[str] | None = None, again: bool = False) -> list[str]:
     """Score all published cycles that are not scored at every lead time yet, against analyses and stations.
 
+    Truth that has not come within a model's ``truth_within`` is missing: recorded, said once, not waited for.
+
     Args:
         models: names of configured models; default: all.
-        again: also score those that are scored completely.
+        again: also score those that are scored completely, or as far as truth was ever to come.
 
     Returns:
         What was scored against analyses, as ``model/init_time``.
@@ -73,21 +80,38 @@ def _score(
     done, failures = [], []
     for manifest in published_cycles(store, model):
         cycle = manifest.cycle
-        if not again and _is_complete(store, manifest, name):
+        if not again and _is_settled(store, manifest, name):
             continue
         if not store.exists(f"{layout.forecast_store(cycle, manifest.run)}/zarr.json"):
             continue  # its members were removed
+        result = None
         try:
             result = score(cycle, settings)
         except MissingDataError:
-            continue  # no truth has arrived
+            pass  # no truth has arrived
         except FoldcastError as error:
             failures.append(f"{cycle}: {error}")
             continue
-        done.append(cycle)
-        if name == FIELDS:
-            _alert(store, result)
+        if result is not None:
+            done.append(cycle)
+            if name == FIELDS:
+                _alert(store, result)
+        _tell_missing(store, settings, manifest, name)
     return done, failures
+
+
+def _tell_missing(store: ObjectStore, settings: Settings, manifest: Manifest, name: str) -> None:
+    """Record the times whose truth is no longer waited for, and say so once."""
+    cycle, patience = manifest.cycle, settings.configured_model(manifest.cycle.model).truth_within
+    missing = give_up(store, manifest, name, patience=patience, now=utc_now())
+    if missing:
+        _LOG.warning(
+            "%s: truth of %d of %d times is missing (%s), first %s",
+            cycle, len(missing), manifest.steps, name, missing[0],
+        )  # fmt: skip
+        raise_event_once(
+            store, "truth-missing", cycle, statistics=name, valid_times=[str(time) for time in missing[:10]]
+        )
 
 
 def _report(store: ObjectStore, settings: Settings, model: str, name: str) -> list[str]:
@@ -125,6 +149,7 @@ def verify(
     else:
         verification.fn(models=[model])
     name = STATIONS if stations else FIELDS
+    _print_missing(store, model, name)
     if not any(_is_scored(store, manifest, name) for manifest in published_cycles(store, model)):
         raise MissingDataError(f"{model}: expected a published cycle whose truth has arrived, found none")
     rows = skill_table(skill_rows(store, model, region=region, name=name))
@@ -134,6 +159,16 @@ def verify(
     for row in rows:
         table.add_row(*row.values())
     command_console().print(table)
+
+
+def _print_missing(store: ObjectStore, model: str, name: str) -> None:
+    for manifest in published_cycles(store, model):
+        missing = given_up(store, manifest, name)
+        if missing:
+            command_console().print(
+                f"{manifest.cycle}: truth of {len(missing)} of {manifest.steps} times is missing, "
+                f"first {missing[0]:%Y%m%dT%HZ}"
+            )
 
 
 def _published(store: ObjectStore, model: str, text: str) -> Cycle:
@@ -155,12 +190,9 @@ def _is_scored(store: ObjectStore, manifest: Manifest, name: str) -> bool:
     return True
 
 
-def _is_complete(store: ObjectStore, manifest: Manifest, name: str) -> bool:
-    try:
-        statistics = load_statistics(store, manifest.cycle, name)
-    except StoreError:
-        return False
-    return statistics.sizes["lead_time"] >= manifest.steps
+def _is_settled(store: ObjectStore, manifest: Manifest, name: str) -> bool:
+    """Whether nothing is left to score: every lead time is, or its truth is missing for good."""
+    return set(unscored(store, manifest, name)) <= set(given_up(store, manifest, name))
 
 
 def _alert(store: ObjectStore, result: Verification) -> None:

@@ -20,6 +20,7 @@ _ALERTS: dict[CycleEvent, str] = {
     "quarantined": "Products of a cycle failed a check and stay invisible.",
     "failed": "Every attempt at a cycle failed; it is not tried again unless somebody asks.",
     "skill-out-of-range": "The skill of a model left its usual range.",
+    "truth-missing": "Analyses or reports to verify a cycle with did not come and are no longer waited for.",
 }
 WEBHOOK_BLOCK = "foldcast-alerts"
 

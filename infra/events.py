@@ -20,6 +20,7 @@ CycleEvent = Literal[
     "failed",
     "published",
     "skill-out-of-range",
+    "truth-missing",
 ]
 """The states of a cycle that raise an event."""
 

@@ -219,6 +219,11 @@ def verification(cycle: Cycle, name: str = "statistics.nc") -> str:
     return f"verification/{cycle}/{name}"
 
 
+def missing_truth(cycle: Cycle, name: str) -> str:
+    """The times whose truth is no longer waited for, beside the statistics of that name."""
+    return verification(cycle, f"{name.removesuffix('.nc')}-missing.json")
+
+
 def verification_prefix(model: str) -> str:
     """All verification statistics of a model."""
     return f"verification/{model}/"

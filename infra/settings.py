@@ -158,6 +158,11 @@ class ModelSettings(_Section):
     publish_by: timedelta = Field(
         timedelta(hours=12), description="After init_time + publish_by a cycle with inputs is overdue."
     )
+    truth_within: timedelta = Field(
+        timedelta(days=30),
+        description="Truth that has not come so long after its time (and the cycle's publication) is missing: it is no "
+        "longer waited for.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the cycle's base random key.")
     rng: Literal["operational", "reference"] = Field("operational", description="Recipe of random keys.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Compute type.")

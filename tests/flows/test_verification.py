@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import flows.verification
 import tasks.verification
 from flows.verification import verification, verify
-from infra import layout
+from infra import events, layout
 from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
 from infra.publication import Manifest, make_visible
@@ -27,7 +28,7 @@ from infra.settings import (
     StoreSettings,
 )
 from model.cycle import Cycle
-from tasks.verification import EVENTS, STATIONS, load_statistics
+from tasks.verification import EVENTS, FIELDS, STATIONS, load_statistics
 from tests.fakes.forecasts import INIT_TIME, write_forecast
 from tests.fakes.synthetic_source import SyntheticSource
 
@@ -35,13 +36,13 @@ CYCLE = Cycle(model="good", init_time=INIT_TIME)
 LATER = Cycle(model="good", init_time=INIT_TIME + timedelta(hours=12))
 
 
-def publish(store: ObjectStore, cycle: Cycle, members: int) -> None:
+def publish(store: ObjectStore, cycle: Cycle, members: int, published_at: datetime | None = None) -> None:
     write_forecast(
         store, layout.forecast_store(cycle, "run"), members=members, steps=2, init_time=cycle.init_time
     )
     manifest = Manifest(
         cycle=cycle, run="run", attempt="a", members=tuple(range(members)), steps=2, step_hours=12,
-        published_at=datetime.now(UTC), files={},
+        published_at=published_at or datetime.now(UTC), files={},
     )  # fmt: skip
     make_visible(store, manifest)
 
@@ -128,3 +129,52 @@ def test_cycles_whose_members_were_removed_are_passed_over(
     store.delete(layout.runs_prefix(CYCLE))
     assert verification.fn(models=["good"]) == []
     assert source.fetched == []
+
+
+def without_stations(
+    prepared: tuple[Settings, SyntheticSource], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Settings, SyntheticSource]:
+    settings, source = prepared
+    models = {name: model.model_copy(update={"stations": None}) for name, model in settings.models.items()}
+    settings = settings.model_copy(update={"models": models})
+    monkeypatch.setattr(flows.verification, "load_settings", lambda: settings)
+    return settings, source
+
+
+def test_truth_that_never_comes_is_missing_and_no_longer_waited_for(
+    run: Callable[..., tuple[Settings, SyntheticSource]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings, source = without_stations(run(INIT_TIME + timedelta(hours=12)), monkeypatch)
+    store = settings.store.open()
+    for cycle in (CYCLE, LATER):  # of the one, truth ends in the middle; of the other, before its first time
+        publish(store, cycle, members=2, published_at=INIT_TIME + timedelta(hours=18))
+    raised: list[tuple[str, str]] = []
+    monkeypatch.setattr(events, "raise_event", lambda event, cycle, **_: raised.append((event, str(cycle))))
+    limit = INIT_TIME + timedelta(hours=24) + settings.models["good"].truth_within
+
+    def verify_at(now: datetime, **arguments: bool) -> list[str]:
+        monkeypatch.setattr(flows.verification, "utc_now", lambda: now)
+        return verification.fn(models=["good"], **arguments)
+
+    assert verify_at(limit) == [str(CYCLE)]  # nothing that is not there is old enough
+    assert raised == []
+    assert verify_at(limit + timedelta(hours=1)) == [str(CYCLE)]
+    assert raised == [("truth-missing", str(CYCLE)), ("truth-missing", str(LATER))]
+    record = json.loads(store.read(layout.missing_truth(CYCLE, FIELDS)))
+    assert record["valid_times"] == [(INIT_TIME + timedelta(hours=24)).isoformat()]
+    verify_at(limit + timedelta(hours=13))  # now the later cycle's second time is as old
+    asked = len(source.fetched)
+    assert verify_at(limit + timedelta(days=9)) == []
+    assert len(source.fetched) == asked
+    assert len(raised) == 2
+
+    capsys.readouterr()
+    verify(model="good")
+    assert f"{CYCLE}: truth of 1 of 2 times is missing, first 20260116T00Z" in capsys.readouterr().out
+
+    without_stations(run(INIT_TIME + timedelta(days=3)), monkeypatch)  # it has come after all
+    assert verify_at(limit + timedelta(days=9), again=True) == [str(CYCLE), str(LATER)]
+    assert load_statistics(store, CYCLE).sizes["lead_time"] == 2
+    assert not store.exists(layout.missing_truth(CYCLE, FIELDS))

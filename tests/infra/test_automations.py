@@ -23,7 +23,7 @@ def automations(*, notify: bool) -> dict[str, Automation]:
 
 @pytest.mark.parametrize("notify", [True, False])
 def test_prefect_accepts_them_all(notify: bool) -> None:
-    assert len(automations(notify=notify)) == 9
+    assert len(automations(notify=notify)) == 10
 
 
 def test_silence_after_a_heartbeat_crashes_a_run() -> None:
@@ -49,5 +49,6 @@ def test_alerts_go_to_the_webhook_where_there_is_one() -> None:
             "quarantined",
             "failed",
             "skill-out-of-range",
+            "truth-missing",
         )
     }
