@@ -163,7 +163,7 @@ def verify(
 
 def _print_missing(store: ObjectStore, model: str, name: str) -> None:
     for manifest in published_cycles(store, model):
-        missing = given_up(store, manifest, name)
+        missing = sorted({*given_up(store, manifest, name)} & {*unscored(store, manifest, name)})
         if missing:
             command_console().print(
                 f"{manifest.cycle}: truth of {len(missing)} of {manifest.steps} times is missing, "
