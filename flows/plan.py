@@ -7,6 +7,7 @@ from rich.table import Table
 from infra.resources import size_text
 from infra.settings import load_settings
 from infra.terminal import FoldingTable, command_console
+from infra.wording import counted
 from tasks.run_plan import RunPlan, plan_run
 
 
@@ -32,7 +33,9 @@ def plan_table(found: RunPlan) -> Table:
     machine = found.machine
     table = FoldingTable("", "needed", "available", "", title=f"Plan for {found.model}", title_justify="left")
     table.add_row("grid", f"{found.grid.resolution:g}°", "", "")
-    table.add_row("members × steps", f"{found.members} × {found.steps} in {found.blocks} blocks", "", "")
+    table.add_row(
+        "members × steps", f"{found.members} × {found.steps} in {counted(found.blocks, 'block')}", "", ""
+    )
     table.add_row("how", str(found.choice), f"{machine.devices} × {machine.device_kind}", "")
     basis = "compiled" if found.compiled else "estimate"
     _add(

@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from infra.wording import counted
+from model.cycle import Cycle
 from tasks.rollout import ProgressCallback, RolloutProgress
 
 
 @contextmanager
-def shown_progress(console: Console, name: str, *, members: int, steps: int) -> Iterator[ProgressCallback]:
-    """A bar that counts a model's steps over all members; steps found done count as soon as a member moves.
+def shown_progress(console: Console, cycle: Cycle, *, members: int, steps: int) -> Iterator[ProgressCallback]:
+    """A bar that counts a cycle's steps over all members; those found done count as soon as a member moves.
+
+    Where steps were found done, a line says from where the cycle goes on.
 
     Args:
         console: where it is drawn.
-        name: of the model.
+        cycle: the cycle.
         members: ensemble size.
         steps: model steps of each member.
     """
@@ -31,14 +35,22 @@ def shown_progress(console: Console, name: str, *, members: int, steps: int) -> 
         TextColumn("{task.fields[stage]}"),
     )
     reached: dict[int, int] = {}
+    found: dict[tuple[int, ...], int] = {}  # complete members of a block at its first step
     lock = threading.Lock()
     with Progress(*columns, console=console) as bars:
-        bar = bars.add_task(name, total=members * steps, stage="preparing inputs")
+        bar = bars.add_task(cycle.model, total=members * steps, stage="preparing inputs")
 
         def progress(latest: RolloutProgress) -> None:
             with lock:
+                begun = not reached
+                found.setdefault(latest.members, latest.members_done)
                 reached[latest.member] = latest.step
-                done = sum(reached.values())
+                done = sum(reached.values()) + steps * sum(found.values())
+            if begun and (latest.step > 1 or latest.members_done):
+                complete = f", after {counted(latest.members_done, 'member')}" if latest.members_done else ""
+                bars.console.print(
+                    f"continues: cycle {cycle} at member {latest.member}, step {latest.step} of {steps}{complete}"
+                )
             stage = "making products" if done == members * steps else f"member {latest.member}"
             bars.update(bar, completed=done, stage=stage)
 

@@ -11,6 +11,7 @@ from infra import layout
 from infra.object_store import ObjectStore
 from infra.publication import read_manifest
 from infra.settings import Settings
+from infra.wording import counted
 from model.cycle import Cycle
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def publish_links(cycle: Cycle, settings: Settings) -> None:
 def _publish(cycle: Cycle, store: ObjectStore, base: str) -> None:
     manifest = read_manifest(store, cycle)
     name = f"{cycle.model}-{cycle.identifier}".lower()
+    members = counted(len(manifest.members), "member")
 
     def url(key: str) -> str:
         return f"{base.rstrip('/')}/{key}"
@@ -44,7 +46,7 @@ def _publish(cycle: Cycle, store: ObjectStore, base: str) -> None:
         link=url(f"{manifest.prefix}index.html"),
         link_text=f"Products of {cycle}",
         key=f"products-{name}",
-        description=f"{len(manifest.members)} members, {manifest.steps} steps of {manifest.step_hours} h",
+        description=f"{members}, {counted(manifest.steps, 'step')} of {manifest.step_hours} h",
     )
     docs = layout.data_docs(cycle)
     if store.exists(docs):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext
 
+from infra.wording import counted
 from tasks.launch import LaunchOutcome
 
 
@@ -32,4 +33,6 @@ def publish_cycle_table(statuses: Sequence[LaunchOutcome], *, key: str) -> None:
         key: name of the artifact: lower-case letters, digits, dashes.
     """
     if FlowRunContext.get() is not None and statuses:
-        create_table_artifact(key=key, table=cycle_rows(statuses), description=f"{len(statuses)} cycles")
+        create_table_artifact(
+            key=key, table=cycle_rows(statuses), description=counted(len(statuses), "cycle")
+        )

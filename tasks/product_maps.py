@@ -13,6 +13,7 @@ import xarray as xr
 from infra.maps import Canvas, MapText, draw_map, draw_plume, draw_spaghetti, spread_style, style_of
 from infra.pages import MapSeries, Plume
 from infra.product_files import open_products
+from infra.wording import counted
 from model.diagnostics.ensemble_products import ANOMALY_SUFFIX, Event
 from model.grid import Grid
 from tasks.product_plan import ProductPlan
@@ -140,7 +141,7 @@ def _plumes(folder: Path, plan: ProductPlan, model: str) -> list[Plume]:
     with xr.open_dataset(folder / "points.nc", engine="h5netcdf", decode_timedelta=True) as points:
         hours = (points["lead_time"].values / np.timedelta64(1, "h")).astype(float)
         init = _time(points["init_time"])
-        members: Sequence[int] = points["member"].values.tolist()
+        size = counted(points.sizes["member"], "member")
         for number, point in enumerate(plan.points):
             for quantity, title in MAPPED:
                 if quantity not in PLUMES or quantity not in points:
@@ -154,7 +155,7 @@ def _plumes(folder: Path, plan: ProductPlan, model: str) -> list[Plume]:
                         values,
                         style=style_of(quantity, str(points[quantity].attrs["units"])),
                         title=f"{point.name}: {title}",
-                        subtitle=f"{model}   ·   Init {init:%a %d %b %Y %H} UTC   ·   {len(members)} members",
+                        subtitle=f"{model}   ·   Init {init:%a %d %b %Y %H} UTC   ·   {size}",
                     )
                 )
                 plumes.append(Plume(place=point.name, title=title, image=path))

@@ -1,0 +1,60 @@
+"""The progress bar counts what is done, whenever it was done, and says where a cycle goes on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from flows.progress import shown_progress
+from infra.resources import MemoryUse
+from model.cycle import Cycle
+from tasks.rollout import RolloutProgress
+
+CYCLE = Cycle(model="tiny", init_time=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def moved(member: int, step: int, *, done: int = 0, block: Sequence[int] = (0, 1, 2)) -> RolloutProgress:
+    return RolloutProgress(
+        members=tuple(block),
+        members_done=done,
+        member=member,
+        step=step,
+        steps=4,
+        computed_steps=1,
+        seconds_per_step=1.0,
+        device="cpu:0",
+        memory=MemoryUse(host_bytes=1, peak_host_bytes=1),
+    )
+
+
+def shown(*reports: RolloutProgress) -> str:
+    """What a run printed that ended in a fault after these reports."""
+    screen = io.StringIO()
+    with (
+        suppress(KeyboardInterrupt),
+        shown_progress(Console(file=screen, width=120), CYCLE, members=3, steps=4) as progress,
+    ):
+        for report in reports:
+            progress(report)
+        raise KeyboardInterrupt
+    return screen.getvalue()
+
+
+def test_a_new_cycle_counts_its_steps() -> None:
+    said = shown(moved(0, 1), moved(0, 2), moved(1, 1))
+    assert "continues" not in said
+    assert "3/12 steps" in said
+
+
+def test_a_resumed_cycle_says_from_where_it_goes_on() -> None:
+    said = shown(moved(1, 3, done=1), moved(1, 4, done=1), moved(2, 1, done=2))
+    assert said.count("continues: cycle tiny/20260101T00Z at member 1, step 3 of 4, after 1 member") == 1
+    assert "9/12 steps" in said
+
+
+def test_what_is_complete_leaves_the_products() -> None:
+    assert "making products" in shown(moved(2, 4, done=2))
