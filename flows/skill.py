@@ -6,10 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import xarray as xr
-from rich.console import Console
 from rich.table import Table
 
-from infra.demo import bundled
+from infra.demo import RESOLUTION, bundled
+from infra.terminal import FoldingTable, command_console
 from tasks.skill import ModelUnderTest, Stability
 
 VARIABLES = (
@@ -39,6 +39,8 @@ def evaluate_demo(
     ensemble_starts: int = 60,
     ensemble_days: int = 5,
     stable_days: int = 15,
+    folder: Path | None = None,
+    resolution: float = RESOLUTION,
 ) -> None:
     """Score both bundled models and watch a long forecast of each.
 
@@ -49,17 +51,21 @@ def evaluate_demo(
         starts: its forecasts, evenly over the archive; the bundled days hold fewer.
         members, ensemble_starts, ensemble_days: of the ensemble.
         stable_days: length of the long forecast.
+        folder: of both models with their statistics and climatology; default: the bundled ones.
+        resolution: degrees of their grid.
     """
-    console = Console(width=120)
+    folder = folder or bundled("training").parent
+    console = command_console()
     for name, lead, count, size in (
         ("graphcast", days, starts, 1),
         ("gencast", ensemble_days, ensemble_starts, members),
     ):
         model = ModelUnderTest.read(
-            bundled(f"{name}.npz"),
-            bundled(f"{name}_stats"),
+            folder / f"{name}.npz",
+            folder / f"{name}_stats",
             archive=archive,
-            climatology=bundled("climatology.nc"),
+            climatology=folder / "climatology.nc",
+            resolution=resolution,
         )
         if archive is None:
             lead = min(lead, 5)
@@ -71,7 +77,7 @@ def evaluate_demo(
 
 def skill_table(scores: xr.Dataset, *, title: str) -> Table:
     """The headline fields at whole days."""
-    table = Table(title=title)
+    table = FoldingTable(title=title)
     columns = {
         "rmse": "RMSE",
         "persistence_rmse": "persistence",
