@@ -21,6 +21,7 @@ from infra import layout
 from infra.demo import FIRST_ANALYSIS, LAST_ANALYSIS, bundled
 from infra.nature_run.archive import AnalysisArchive
 from infra.object_store import ObjectStore
+from infra.terminal import command_console
 from model.grid import Grid
 from tasks.nature_run import NatureRunPlan
 from tasks.training import prepare, updates
@@ -110,7 +111,7 @@ def demo_models(output: Path, bundle: Path, plan: DemoPlan) -> None:
             of it is made.
         plan: how much of everything.
     """
-    console = Console()
+    console = command_console()
     training_run = _archive(output / "training-run")
     training = _store(training_run, output / "training-run.zarr", plan.training, plan, console)
     held_out_run = _archive(output / "held-out-run")

@@ -196,8 +196,8 @@ def _dead_worker(client: SyncPrefectClient, flow_run: FlowRun) -> str | None:
     if name is None or pool is None:
         return None
     workers = client.read_workers_for_work_pool(pool)
-    offline = (worker.name for worker in workers if worker.status == WorkerStatus.OFFLINE)
-    return str(name) if name in offline else None
+    offline = {worker.name for worker in workers if worker.status == WorkerStatus.OFFLINE}
+    return str(name) if str(name) in offline else None
 
 
 def _sign_of_life(store: ObjectStore, key: str, flow_run: FlowRun) -> bytes:

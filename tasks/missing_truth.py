@@ -24,10 +24,11 @@ def unscored(store: ObjectStore, manifest: Manifest, name: str) -> tuple[datetim
     step = timedelta(hours=manifest.step_hours)
     leads = {number * step for number in range(1, manifest.steps + 1)}
     try:
-        scored = load_statistics(store, manifest.cycle, name)["lead_time"].values
+        scored = load_statistics(store, manifest.cycle, name)
     except StoreError:
-        scored = ()
-    leads -= {pd.Timedelta(lead).to_pytimedelta() for lead in scored}
+        pass
+    else:
+        leads -= {pd.Timedelta(lead).to_pytimedelta() for lead in scored["lead_time"].values}
     return tuple(manifest.cycle.init_time + lead for lead in sorted(leads))
 
 
