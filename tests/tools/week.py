@@ -15,13 +15,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -37,19 +36,18 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 
 from flows.availability import look_after
-from flows.forecast import run_cycle
 from flows.serve import client_settings, set_up
 from infra import layout
 from infra.cycle_status import published_cycles
 from infra.demo import INIT_TIME, LAST_ANALYSIS, bundled
 from infra.local_services import LocalServer, running_server, running_worker
-from infra.manifests import load_member_manifest
 from infra.object_store import ObjectStore
-from infra.publication import FileRecord, Manifest
 from infra.settings import Settings, child_environment, load_settings
 from model.cycle import Cycle
 from tests.conftest import free_port
 from tests.fakes.s3 import S3Server
+from tests.tools.delayed_archive import DelayedArchive
+from tests.tools.undisturbed import different_cycles
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "graphcast-week"
@@ -160,7 +158,7 @@ def simulate(
         services.enter_context(temporary_settings(client_settings(server)))
         set_up(server, ROOT / "prefect.yaml")
         machine.start_workers()
-        provider = _Provider(folder / "provider", withheld=missing.init_time)
+        provider = DelayedArchive(folder / "provider", withheld=missing.init_time)
         for day, cycle in enumerate(cycles):
             _look_by_hand(cycles[: day + 1], settings, store, cycle.init_time + PUBLICATION_DELAY - HOUR)
             provider.publish_until(cycle.init_time)
@@ -188,7 +186,8 @@ def simulate(
         week.late = _await_events("late", [missing], deadline)
         week.visible = sorted(manifest.cycle.identifier for manifest in published_cycles(store, MODEL))
         quiet = load_settings(_configure(folder, s3, "quiet", submission="in-process"))
-        week.different = _different(list(published_cycles(store, MODEL)), store, quiet)
+        with _no_server():
+            week.different = different_cycles(list(published_cycles(store, MODEL)), store, quiet)
     week.seconds = time.monotonic() - began
     return week
 
@@ -196,25 +195,6 @@ def simulate(
 def missing_cycle(days: int) -> Cycle:
     """The cycle whose inputs never come."""
     return Cycle(model=MODEL, init_time=INIT_TIME + days // 2 * DAY)
-
-
-class _Provider:
-    """An archive in which analyses appear as time goes on, but for one."""
-
-    def __init__(self, folder: Path, *, withheld: datetime) -> None:
-        self._folder = folder
-        self._withheld = withheld
-        folder.mkdir()
-        shutil.copyfile(bundled("analyses") / "statics.grib2", folder / "statics.grib2")
-
-    def publish_until(self, last: datetime) -> None:
-        for path in sorted(bundled("analyses").glob("*/*z.grib2")):
-            valid_time = datetime.strptime(f"{path.parent.name}{path.stem}+0000", "%Y%m%d%Hz%z")
-            target = self._folder / path.parent.name / path.name
-            if valid_time <= last and valid_time != self._withheld and not target.exists():
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, target.with_suffix(".part"))
-                target.with_suffix(".part").replace(target)
 
 
 class _Machine:
@@ -389,33 +369,6 @@ async def _events(event: str) -> Counter[str]:
     return Counter(
         found["resource"]["prefect.resource.id"].split(".")[-1] for found in answer.json()["events"]
     )
-
-
-def _different(published: list[Manifest], store: ObjectStore, quiet: Settings) -> list[str]:
-    """Cycles whose members or product files are not those of a run in this process, by checksum."""
-    different = []
-    with _no_server():
-        for manifest in published:
-            run_cycle(manifest.cycle, quiet)
-            undisturbed = quiet.store.open()
-            got = load_member_manifest(store, manifest.cycle, manifest.run, 0)
-            want = load_member_manifest(undisturbed, manifest.cycle, manifest.run, 0)
-            files = Manifest.from_json(undisturbed.read(layout.cycle_manifest(manifest.cycle))).files
-            if got is None or want is None or got.chunks != want.chunks or not _same(manifest.files, files):
-                different.append(manifest.cycle.identifier)
-    return different
-
-
-def _same(one: Mapping[str, FileRecord], other: Mapping[str, FileRecord]) -> bool:
-    """Whether two publications have the same data files; pages, Data Docs and reports tell times, some by name."""
-    first, second = (
-        {name: r.sha256 for name, r in files.items() if _is_data(name)} for files in (one, other)
-    )
-    return bool(first) and first == second
-
-
-def _is_data(name: str) -> bool:
-    return (not name.startswith("checks/") and name.endswith((".png", ".nc", ".grib2"))) or ".zarr/" in name
 
 
 @contextmanager
