@@ -55,4 +55,5 @@ def shown_progress(console: Console, cycle: Cycle, *, members: int, steps: int) 
             bars.update(bar, completed=done, stage=stage)
 
         yield progress
-        bars.update(bar, completed=members * steps, stage="published")
+        stage = "published" if reached else "published; all steps were there"
+        bars.update(bar, completed=members * steps, stage=stage)

@@ -58,3 +58,11 @@ def test_a_resumed_cycle_says_from_where_it_goes_on() -> None:
 
 def test_what_is_complete_leaves_the_products() -> None:
     assert "making products" in shown(moved(2, 4, done=2))
+
+
+def test_a_cycle_whose_steps_were_all_there_says_so() -> None:
+    screen = io.StringIO()
+    with shown_progress(Console(file=screen, width=120), CYCLE, members=3, steps=4):
+        pass
+    assert "12/12 steps" in screen.getvalue()
+    assert "published; all steps were there" in screen.getvalue()
