@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from infra.maps import INK, MUTED
+from model.variables import VARIABLES
 
 _FORECAST, _REFERENCE = "#1d5fa8", ("#8a94a0", "#c9782b")
 
@@ -37,7 +38,7 @@ def draw_curves(scores: xr.Dataset, *, fields: Sequence[str], region: str, title
         for name, colour in zip(("persistence", "climatology"), _REFERENCE):
             if f"{name}_rmse" in at:
                 panel.plot(days, at[f"{name}_rmse"], color=colour, linewidth=1.4, label=name)
-        panel.set_title(field.replace("_", " "), loc="left", fontsize=10, color=INK)
+        panel.set_title(f"{field.replace('_', ' ')}, {_units(field)}", loc="left", fontsize=10, color=INK)
         panel.set_ylim(bottom=0)
         panel.set_xlabel("lead time, days", fontsize=8, color=MUTED)
     panels.ravel()[0].legend(fontsize=8, frameon=False)
@@ -62,6 +63,8 @@ def draw_rank_histograms(scores: xr.Dataset, *, fields: Sequence[str], region: s
             panel.set_ylim(0, max(2.5 * flat, float(at.max()) * 1.1))
     for panel in panels[-1]:
         panel.set_xlabel("rank of the truth among the members", fontsize=8, color=MUTED)
+    for row in panels:
+        row[0].set_ylabel("share", fontsize=8, color=MUTED)
     return _png(figure)
 
 
@@ -180,6 +183,11 @@ def _shown_leads(scores: xr.Dataset) -> list[int]:
 
 def _hours(scores: xr.Dataset, lead: int) -> str:
     return f"+{int(scores['lead_time'].values[lead] / np.timedelta64(1, 'h'))} h"
+
+
+def _units(field: str) -> str:
+    """SI units of a field's scores; a label is a variable's name and, on levels, the pressure after a blank."""
+    return VARIABLES[field.partition(" ")[0]].units
 
 
 def _event_title(event: str) -> str:

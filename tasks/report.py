@@ -20,6 +20,7 @@ from infra.score_plots import (
     draw_score_card,
 )
 from infra.settings import Settings
+from infra.wording import counted
 from model.cycle import Cycle
 from model.diagnostics.event_scores import event_scores, total_events
 from model.diagnostics.scores import scores, total
@@ -47,7 +48,7 @@ def report_skill(store: ObjectStore, model: str, *, region: str = "global") -> l
     cycles = list(verified_cycles(store, model))
     result = scores(total(load_statistics(store, cycle) for cycle in cycles))
     fields = [field for field in SHOWN if field in result["field"].values]
-    title = f"{model}, {region}, {len(cycles)} cycles"
+    title = f"{model}, {region}, {counted(len(cycles), 'cycle')}"
     pictures = {f"curves-{region}.png": draw_curves(result, fields=fields, region=region, title=title)}
     if "rank_histogram" in result:
         pictures[f"ranks-{region}.png"] = draw_rank_histograms(
@@ -120,7 +121,7 @@ def compare_models(
     picture = draw_score_card(
         change,
         significant=p_values < 0.05,
-        title=f"{first} against {second}, {region}, {len(common)} cycles",
+        title=f"{first} against {second}, {region}, {counted(len(common), 'cycle')}",
         first=first,
         second=second,
     )
