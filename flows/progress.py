@@ -55,5 +55,5 @@ def shown_progress(console: Console, cycle: Cycle, *, members: int, steps: int) 
             bars.update(bar, completed=done, stage=stage)
 
         yield progress
-        stage = "published" if reached else "published; all steps were there"
+        stage = "published" if reached else "found done"
         bars.update(bar, completed=members * steps, stage=stage)

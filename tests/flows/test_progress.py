@@ -65,4 +65,4 @@ def test_a_cycle_whose_steps_were_all_there_says_so() -> None:
     with shown_progress(Console(file=screen, width=120), CYCLE, members=3, steps=4):
         pass
     assert "12/12 steps" in screen.getvalue()
-    assert "published; all steps were there" in screen.getvalue()
+    assert "found done" in screen.getvalue()
