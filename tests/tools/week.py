@@ -81,7 +81,7 @@ trained_on = "nature-run"
 source = "provider"
 steps = 4
 checkpoint_every = 2
-init_hours = [0]
+init_hours = [0, 12]
 cutoff = "PT9H"
 climatology = "{climatology}"
 """
