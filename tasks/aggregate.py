@@ -83,7 +83,7 @@ def aggregate(
         PublicationError: a product read back differently from what was written.
     """
     grid = Grid(resolution=180.0 / (forecast.sizes["latitude"] - 1))
-    init_time = pd.Timestamp(forecast["init_time"].values).to_pydatetime().replace(tzinfo=UTC)
+    init_time = forecast["init_time"].values.astype("datetime64[us]").item().replace(tzinfo=UTC)
     leads = tuple(pd.Timedelta(lead).to_pytimedelta() for lead in forecast["lead_time"].values)
     store = ProductStore(
         folder=folder / "ensemble.zarr",

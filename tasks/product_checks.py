@@ -68,12 +68,13 @@ def with_dry_air(statistics: pd.DataFrame) -> pd.DataFrame:
     Global means of the ensemble's mean are enough: the weight of the vapour is linear in humidity.
     """
     humidity = statistics[statistics["product"] == "specific_humidity_mean"]
-    dry_air = pd.Series(np.nan, index=statistics.index)
-    for index, row in statistics[statistics["product"] == DRY_AIR_FROM].iterrows():
+    dry_air = np.full(len(statistics), np.nan)
+    for place in np.flatnonzero(statistics["product"] == DRY_AIR_FROM):
+        row = statistics.iloc[place]
         column = humidity[humidity["lead_hours"] == row["lead_hours"]]
         vapour = vapour_pressure_of_columns(column["level"].tolist(), column["mean"].to_numpy(), row["mean"])
         if vapour is not None:
-            dry_air[index] = row["mean"] - vapour
+            dry_air[place] = row["mean"] - vapour
     return statistics.assign(dry_air=dry_air)
 
 

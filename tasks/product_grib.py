@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from infra.errors import PublicationError
@@ -161,4 +160,4 @@ def _start(unit: ProductUnit, hours: int) -> int | None:
 
 
 def _time(value: xr.DataArray) -> datetime:
-    return pd.Timestamp(value.values).to_pydatetime().replace(tzinfo=UTC)
+    return value.values.astype("datetime64[us]").item().replace(tzinfo=UTC)

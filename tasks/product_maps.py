@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from infra.maps import Canvas, MapText, draw_map, draw_plume, draw_spaghetti, spread_style, style_of
@@ -163,4 +162,4 @@ def _plumes(folder: Path, plan: ProductPlan, model: str) -> list[Plume]:
 
 
 def _time(value: xr.DataArray) -> datetime:
-    return pd.Timestamp(value.values).to_pydatetime().replace(tzinfo=UTC)
+    return value.values.astype("datetime64[us]").item().replace(tzinfo=UTC)
