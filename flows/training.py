@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -92,12 +93,18 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 class _Curves:
-    """Loss and skill of a training, shown in Prefect's interface."""
+    """Loss and skill of a training, shown in Prefect's interface.
+
+    They are kept beside the checkpoints, so that a training that was killed shows its whole curve in the end.
+    """
 
     def __init__(self, preparation: Preparation) -> None:
         self._total = preparation.settings.curriculum().updates
-        self._points: list[dict[str, str]] = []
-        self._skill: list[dict[str, str]] = []
+        self._file = preparation.settings.output / "curves.json"
+        kept = json.loads(self._file.read_text()) if self._file.is_file() else {}
+        self._points: list[dict[str, str]] = kept.get("loss", [])
+        self._skill: list[dict[str, str]] = kept.get("skill", [])
+        self._begun = False
         evaluation = preparation.settings.evaluation
         self._field = evaluation.field if evaluation else ""
         self._every = max(self._total // _CURVE_POINTS, 1)
@@ -107,14 +114,29 @@ class _Curves:
 
     def add(self, report: UpdateReport) -> None:
         """Take up an update; publish what changed."""
+        if (
+            not self._begun
+        ):  # what was made after the checkpoint from which the training goes on is made again
+            self._points, self._skill = (
+                [row for row in rows if int(row["update"]) <= report.update]
+                for rows in (self._points, self._skill)
+            )
+            self._begun = True
         if report.update % self._every == 0:
             row = {"update": str(report.update + 1)}
             self._points.append(row | {name: f"{value:.5g}" for name, value in report.metrics.items()})
             if self._progress is not None:
                 update_progress_artifact(self._progress, 100.0 * (report.update + 1) / self._total)
+            self._keep()
         if report.skill is not None:
             self._skill += [{"update": str(report.update + 1)} | row for row in skill_rows(report.skill)]
+            self._keep()
             self.publish()
+
+    def _keep(self) -> None:
+        unfinished = self._file.with_suffix(".partial")
+        unfinished.write_text(json.dumps({"loss": self._points, "skill": self._skill}))
+        unfinished.replace(self._file)
 
     def publish(self) -> None:
         """The tables as they are."""

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +19,12 @@ from prefect.settings import temporary_settings
 
 from flows import cli
 from flows.serve import client_settings
-from flows.training import sparkline, train_command, training
+from flows.training import _Curves, sparkline, train, train_command, training
 from infra.errors import CheckpointMismatchError, FoldcastError
 from infra.local_services import LocalServer
 from model.checkpoint_file import read_checkpoint
+from tasks.training import prepare
+from tasks.training_settings import read_training_settings
 from tests.fakes.training_archive import write_archive, write_statistics
 
 CONFIG = """
@@ -134,6 +138,29 @@ def test_the_flow_shows_loss_skill_and_progress(folder: Path, prefect_server: Lo
         ("6", "2m_temperature"),
     }
     assert "mean RMSE of geopotential 500" in artifacts["training-skill"].description
+
+
+@pytest.mark.server
+def test_a_flow_that_goes_on_shows_the_whole_curve(folder: Path, prefect_server: LocalServer) -> None:
+    config = configured(folder, "interrupted", updates=8)
+    # The fifth update dies with its process; the checkpoint after the fourth is the newest.
+    curves = _Curves(prepare(read_training_settings(config)))
+    for report in islice(train(config), 5):
+        curves.add(report)
+
+    with temporary_settings(client_settings(prefect_server)):
+        training(str(config))
+        losses, skill = shown(asyncio.run(latest_artifacts()))
+        training(str(config))  # nothing is left to do
+        assert shown(asyncio.run(latest_artifacts())) == (losses, skill)
+    assert [row["update"] for row in losses] == [str(update) for update in range(1, 9)]
+    assert sorted({row["update"] for row in skill}) == ["3", "6", "8"]
+
+
+def shown(artifacts: dict[str, Any]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Rows of the curves of loss and skill."""
+    losses, skill = (json.loads(artifacts[f"training-{name}"].data) for name in ("loss", "skill"))
+    return losses, skill
 
 
 async def latest_artifacts() -> dict[str, object]:
