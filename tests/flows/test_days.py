@@ -46,12 +46,15 @@ def settings_in(folder: Path, provider: Path) -> Settings:
     settings = demo_settings(folder)
     model = settings.configured_model(DETERMINISTIC).model_copy(
         update={
-            "steps": 1, "init_hours": (0,), "cutoff": CUTOFF,
+            "steps": 1, "init_hours": (0,), "cutoff": CUTOFF, "climatology": None,
             "products": ProductSettings(formats=("zarr",), quantiles=(), events=()),
         }
     )  # fmt: skip
     source = settings.sources["nature-run"].model_copy(update={"roots": (str(provider),)})
-    return settings.model_copy(update={"models": {DETERMINISTIC: model}, "sources": {"nature-run": source}})
+    run = settings.run.model_copy(update={"cache": str(provider.parent / "cache")})
+    return settings.model_copy(
+        update={"models": {DETERMINISTIC: model}, "sources": {"nature-run": source}, "run": run}
+    )
 
 
 @dataclass
