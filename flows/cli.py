@@ -17,6 +17,7 @@ from cyclopts import App, Parameter
 from flows.cli_models import add_model_commands
 from flows.cli_options import Count, InitTime, NotNegative, Port, PortOrNone
 from infra.failures import readable_failure
+from infra.machine_faults import behind
 from infra.settings import private_orchestration, quiet_orchestration
 from infra.terminal import command_console
 
@@ -44,10 +45,11 @@ def main() -> None:
     quiet_orchestration(debug=debug)
     try:
         app(tokens, exit_on_error=True)
-    except KeyboardInterrupt:
-        errors.print("foldcast: interrupted; what is done is kept, run the same command again to go on")
-        sys.exit(130)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        # Ctrl-C reaches Prefect's temporary server too: a flow run that wants to report it there finds nobody.
+        if any(isinstance(each, KeyboardInterrupt) for each in behind(error)):
+            errors.print("foldcast: interrupted; what is done is kept, run the same command again to go on")
+            sys.exit(130)
         reason = readable_failure(error)
         if reason is None:
             error.add_note(

@@ -70,6 +70,7 @@ class LocalServer:
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "15",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_LOGGING_LEVEL": "INFO",  # whatever the command that starts them keeps quiet about
+            "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR",
             "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,infra",
             # Kept in memory they are lost with a restart, and Prefect ends the flow runs that held one.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",

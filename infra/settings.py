@@ -217,6 +217,7 @@ NO_TELEMETRY = {
 
 _QUIET = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
 }
 
@@ -377,7 +378,7 @@ def quiet_orchestration(*, debug: bool) -> None:
     """
     os.environ.update(NO_TELEMETRY)
     for name, value in _QUIET.items():
-        os.environ.setdefault(name, "INFO" if debug and name == "PREFECT_LOGGING_LEVEL" else value)
+        os.environ.setdefault(name, "INFO" if debug and name.endswith("LOGGING_LEVEL") else value)
 
 
 def private_orchestration(home: Path) -> None:

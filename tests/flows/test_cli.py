@@ -109,6 +109,27 @@ def test_an_expected_failure_is_one_line_and_a_code(
     assert capsys.readouterr().err == "foldcast: cycle tiny/20260101T00Z: expected [8] members, got 7\n"
 
 
+def test_ctrl_c_is_told_as_such_although_it_ended_the_temporary_server_as_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect reports an interrupted run to its server; that fails where the server was interrupted first."""
+    import flows.status
+
+    def interrupted(**_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise ConnectionRefusedError(111, "Connection refused")  # noqa: B904  as Prefect does
+
+    monkeypatch.setattr(flows.status, "status", interrupted)
+    monkeypatch.setattr("sys.argv", ["foldcast", "status"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert said == "foldcast: interrupted; what is done is kept, run the same command again to go on\n"
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FoldcastError, match="got 7"):
         failing(monkeypatch, "--debug")
