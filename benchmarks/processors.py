@@ -55,11 +55,10 @@ def measure(
     settings, params = preparation.settings, preparation.checkpoint.params
     optimizer = build_optimizer(settings.optimizer_config(), lambda update: 1.5e-3, params)
     shapes = functools.partial(_batch_shapes, preparation)
-    update = build_update(settings, preparation.loss, optimizer, params, shapes)
+    stages = settings.curriculum().stages
+    update = build_update(settings, preparation.loss, optimizer, params, stages, shapes)
     state = initial_state(params, optimizer)
-    peak = update.peak_bytes(
-        jax.eval_shape(lambda: initial_state(params, optimizer)), shapes(settings.curriculum().stages[0])
-    )
+    peak = update.peak_bytes(jax.eval_shape(lambda: initial_state(params, optimizer)), shapes(stages[0]))
     state, _ = update(state, _batch(preparation, 0))
     jax.block_until_ready(state)
     start, done = time.process_time(), 1
@@ -88,7 +87,7 @@ def measure(
         "parameters": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params)),
         "updates": done,
         "loss": float(metrics["loss"]),
-        "seconds_per_example": spent / (done - 1) / settings.curriculum().stages[0].batch_size,
+        "seconds_per_example": spent / (done - 1) / stages[0].batch_size,
         "peak_bytes": peak,
         "rmse": scores["rmse"].values[days].tolist(),
         "acc": scores["acc"].values[days].tolist(),

@@ -39,7 +39,7 @@ from model.graphs.graph_network import (
 )
 from model.graphs.model_graphs import CORNERS, SLOTS, ModelGraphs
 from model.precision import accumulation_type
-from model.training.rematerialisation import KEEP_ALL, Rematerialisation, recomputed
+from model.training.rematerialisation import KEEP_ALL, Rematerialisation, in_groups, recomputed
 
 _GRID_TO_MESH = "grid2mesh_gnn/~_networks_builder"
 _MESH = "mesh_gnn/~_networks_builder"
@@ -317,14 +317,11 @@ class GraphCastNetwork:
 
     def _process(self, steps: Parameters, structure: Any, edges: Any, mesh: jax.Array) -> jax.Array:
         """Mesh vertices after all steps of the processor, by groups that are recomputed as one if so wanted."""
-        every = self.recompute.message_steps
-        if not every:
-            return self._message_steps(steps, structure, edges, mesh)[1]
-        group = jax.checkpoint(self._message_steps)
-        for first in range(0, self.config.gnn_msg_steps, every):
-            some = jax.tree.map(lambda stacked, first=first: stacked[first : first + every], steps)
-            edges, mesh = group(some, structure, edges, mesh)
-        return mesh
+
+        def layers(state: tuple[Any, jax.Array], some: Parameters) -> tuple[Any, jax.Array]:
+            return self._message_steps(some, structure, *state)
+
+        return in_groups(layers, (edges, mesh), steps, kept_every=self.recompute.message_steps)[1]
 
     def _message_steps(
         self, steps: Parameters, structure: Any, edges: Any, mesh: jax.Array

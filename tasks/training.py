@@ -40,7 +40,6 @@ from model.training.family_losses import EnsembleLoss, FamilyLoss, GenCastLoss, 
 from model.training.growth import grow
 from model.training.losses import loss_weights
 from model.training.optimizer import build_optimizer
-from model.training.rematerialisation import KEEP_ALL, Rematerialisation
 from model.training.schedule import learning_rate
 from model.training.training import TrainingState, initial_state
 from tasks.training_evaluation import HeldOutSkill
@@ -132,7 +131,6 @@ def prepare(settings: TrainingSettings) -> Preparation:
         series.statics,
         variable_weights=settings.variable_weights,
         precision=settings.precision,
-        recompute=settings.chosen_rematerialisation() or KEEP_ALL,
         key=jax.random.PRNGKey(settings.seed),
     )
     if not checkpoint.params:
@@ -231,10 +229,10 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
     except ValueError as error:
         raise FoldcastError(f"optimizer: {error}") from error
     shapes = functools.partial(_batch_shapes, preparation)
-    steps = {
-        members: build_update(settings, loss, optimizer, params, shapes)
-        for members, loss in _losses(preparation).items()
-    }
+    steps = {}
+    for members, loss in _losses(preparation).items():
+        stages = [stage for stage in curriculum.stages if stage.ensemble_members == members]
+        steps[members] = build_update(settings, loss, optimizer, params, stages, shapes)
     state = initial_state(params, optimizer)
     watch = _held_out_skill(preparation)
     with TrainingCheckpoints(
@@ -272,14 +270,11 @@ def _losses(preparation: Preparation) -> dict[int, FamilyLoss]:
     """The loss of each kind of stage, by its number of members."""
     own = preparation.loss
     losses: dict[int, FamilyLoss] = {}
-    recompute = preparation.settings.chosen_rematerialisation() or KEEP_ALL
     for members in {stage.ensemble_members for stage in preparation.settings.curriculum().stages}:
         if not members:
             losses[members] = own
         elif isinstance(own, GenCastLoss):
-            losses[members] = EnsembleLoss(
-                of=own, members=members, rematerialize_steps=recompute.rollout_steps
-            )
+            losses[members] = EnsembleLoss(of=own, members=members)
         else:
             raise FoldcastError(
                 f"ensemble_members: expected 0 for a model that draws no samples, got {members}"
@@ -324,7 +319,6 @@ def build_family(
     *,
     variable_weights: Mapping[str, float] | None = None,
     precision: str = "float32",
-    recompute: Rematerialisation = KEEP_ALL,
     key: jax.Array | None = None,
 ) -> tuple[FamilyLoss, Callable[[], Any]]:
     """The family's loss on a grid, and what draws fresh parameters with the key.
@@ -332,7 +326,6 @@ def build_family(
     Args:
         statistics: folder of the ``*_by_level.nc`` files.
         statics: (latitude, longitude).
-        recompute: what GraphCast does not keep for the backward pass.
 
     Raises:
         FoldcastError: weights for what is no target, or statistics that lack something.
@@ -354,14 +347,9 @@ def build_family(
     if isinstance(config, ModelConfig):
         network = graphcast_network(config, task)
         structure = network.structure(graphcast_graphs(config, grid), dtype=dtype)
-        network = dataclasses.replace(network, recompute=recompute)
         return GraphCastLoss(
             network=network, structure=structure, **common
         ), lambda: network.initial_parameters(key)
-    if dataclasses.replace(recompute, rollout_steps=False) != KEEP_ALL:
-        raise FoldcastError(
-            "rematerialise: expected at most rollout_steps for GenCast; the rest is GraphCast's"
-        )
     denoising = gencast_network(config, task, platform=jax.default_backend())
     return GenCastLoss(
         network=denoising,

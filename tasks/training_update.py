@@ -19,7 +19,7 @@ from model.training.curriculum import Stage
 from model.training.family_losses import FamilyLoss, GraphCastLoss
 from model.training.parallel import DeviceLayout
 from model.training.partition import PartitionedGraphCastLoss
-from model.training.rematerialisation import KEEP_ALL, Rematerialisation, least_saving_that_fits
+from model.training.rematerialisation import Rematerialisation, least_saving_that_fits
 from model.training.training import Update, initial_state, make_update
 from tasks.training_settings import TrainingSettings
 
@@ -29,14 +29,16 @@ def build_update(
     loss: FamilyLoss,
     optimizer: optax.GradientTransformation,
     params: Parameters,
+    stages: Sequence[Stage],
     batch_shapes: Callable[[Stage], Any],
 ) -> Update:
     """The update as the settings say; with ``rematerialise = "auto"`` the first level that fits.
 
     What was chosen stands in ``{output}/rematerialisation.json`` and is taken again: another level would round
-    otherwise, and a resumed training must not.
+    otherwise, and a resumed training must not. Stages of an ensemble's score have a choice and a file of their own.
 
     Args:
+        stages: those that this loss serves.
         batch_shapes: shapes of a stage's batch, as ``jax.ShapeDtypeStruct``.
 
     Raises:
@@ -59,15 +61,16 @@ def build_update(
     try:
         layout.mesh(jax.local_devices())  # before anything is divided: are there enough?
         chosen = settings.chosen_rematerialisation()
-        if chosen is not None or not isinstance(loss, GraphCastLoss):
-            return build(chosen or KEEP_ALL)
-        remembered = settings.output / "rematerialisation.json"
+        if chosen is not None:
+            return build(chosen)
+        members = stages[0].ensemble_members
+        remembered = settings.output / f"rematerialisation{f'-{members}-members' if members else ''}.json"
         if remembered.is_file():
             return build(Rematerialisation(**json.loads(remembered.read_text())))
         available = settings.device_memory or memory_for_training(jax.local_devices())
         state = jax.eval_shape(lambda: initial_state(params, optimizer))
         # The stage that needs most has the longest rollout of the most examples.
-        stage = max(settings.curriculum().stages, key=lambda stage: stage.rollout_steps * stage.batch_size)
+        stage = max(stages, key=lambda stage: stage.rollout_steps * stage.batch_size)
         batch = batch_shapes(stage)
         level = least_saving_that_fits(lambda level: build(level).peak_bytes(state, batch), available)
     except (ValueError, UnknownOptionError) as error:
@@ -95,12 +98,10 @@ def memory_for_training(devices: Sequence[jax.Device]) -> int:
 
 
 def _laid_out(loss: FamilyLoss, layout: DeviceLayout, recompute: Rematerialisation) -> FamilyLoss:
-    if not isinstance(loss, GraphCastLoss):
-        if layout.sample > 1:
-            raise FoldcastError("devices: expected sample = 1 for GenCast; only GraphCast's grid is divided")
-        return loss
-    loss = dataclasses.replace(loss, network=dataclasses.replace(loss.network, recompute=recompute))
+    loss = loss.recomputing(recompute)
     if layout.sample == 1:
         return loss
+    if not isinstance(loss, GraphCastLoss):
+        raise FoldcastError("devices: expected sample = 1 for GenCast; only GraphCast's grid is divided")
     graphs = graphcast_graphs(loss.network.config, loss.model_step.grid)
     return PartitionedGraphCastLoss.of(loss, graphs, layout.sample)

@@ -52,6 +52,7 @@ from model.graphs.graph_network import (
 )
 from model.graphs.model_graphs import EdgeSet, GridMeshGraphs
 from model.precision import accumulation_type
+from model.training.rematerialisation import KEEP_ALL, Rematerialisation, recomputed
 
 _GRID_POINTS_PER_CHUNK = 2048
 
@@ -97,12 +98,14 @@ class Denoiser:
         config, noise_encoder: of the checkpoint.
         channels: what goes in and comes out.
         attention: on the mesh.
+        recompute: what is not kept for a backward pass; the blocks of the transformer are its message steps.
     """
 
     config: DenoiserArchitectureConfig
     noise_encoder: NoiseEncoderConfig
     channels: DenoiserChannels
     attention: Attention
+    recompute: Rematerialisation = KEEP_ALL
 
     def edge_directions(self, params: Parameters, graphs: GridMeshGraphs) -> EdgeDirections:
         """The directions that embedded edges span, for ``embed_structure``; host work, seconds."""
@@ -202,14 +205,9 @@ class Denoiser:
     ) -> jax.Array:
         """F: the network without its preconditioning."""
 
-        def condition(name: str) -> ScaleOffset:
-            return scale_and_offset(params[f"{name}_norm_conditioning/linear"], encoding)
-
-        sent, grid = self._encode_grid(params, condition, conditioned, scaled_targets)
-        mesh = conditioned_norm_given(embedding.mesh, condition(_ENCODE_MESH))
-        received = self._send_to_mesh(params, condition, structure, embedding, sent, mesh)
-        inputs = jnp.concatenate([mesh, received], axis=-1)
-        mesh = mesh + self._block(params, condition, _MESH_IN, inputs).astype(mesh.dtype)
+        encode = recomputed(self._encode, when=self.recompute.encoder)
+        decode = recomputed(self._decode, when=self.recompute.decoder)
+        mesh, grid = encode(params, structure, embedding, conditioned, scaled_targets, encoding)
         mesh = transform(
             params,
             embedding.blocks,
@@ -218,8 +216,27 @@ class Denoiser:
             masks=structure.attention_masks,
             encoding=encoding,
             nodes=mesh,
+            blocks_kept=self.recompute.message_steps,
         )
-        return self._decode(params, condition, structure, embedding, mesh, grid)
+        return decode(params, structure, embedding, mesh, grid, encoding)
+
+    def _encode(
+        self,
+        params: Parameters,
+        structure: DenoiserStructure,
+        embedding: StructureEmbedding,
+        conditioned: jax.Array,
+        scaled_targets: jax.Array,
+        encoding: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mesh nodes and grid points after the grid-to-mesh step, (node, latent)."""
+        condition = _conditions(params, encoding)
+        sent, grid = self._encode_grid(params, condition, conditioned, scaled_targets)
+        mesh = conditioned_norm_given(embedding.mesh, condition(_ENCODE_MESH))
+        received = self._send_to_mesh(params, condition, structure, embedding, sent, mesh)
+        inputs = jnp.concatenate([mesh, received], axis=-1)
+        mesh = mesh + self._block(params, condition, _MESH_IN, inputs).astype(mesh.dtype)
+        return mesh, grid
 
     def _encode_grid(
         self,
@@ -237,6 +254,7 @@ class Denoiser:
             grid = self._after_first_layer(params, condition, _ENCODE_GRID, known + targets @ of_targets)
             return grid @ of_sender, grid + self._block(params, condition, _GRID_IN, grid)
 
+        chunk = recomputed(chunk, when=self.recompute.edge_chunks)
         return map_chunks(chunk, (conditioned, scaled_targets), size=_GRID_POINTS_PER_CHUNK)
 
     def _send_to_mesh(
@@ -263,7 +281,12 @@ class Denoiser:
             return self._normalized_rest(params, _EDGES_IN, first)
 
         total = sum_chunks_by_receiver(
-            messages, embedding.edges_in, structure.grid_to_mesh, nodes=mesh.shape[0], features=mesh.shape[1]
+            messages,
+            embedding.edges_in,
+            structure.grid_to_mesh,
+            nodes=mesh.shape[0],
+            features=mesh.shape[1],
+            recompute=self.recompute.edge_chunks,
         )
         scale, offset = condition(_EDGES_IN)
         total = total * scale + structure.grid_to_mesh_counts * offset
@@ -274,13 +297,14 @@ class Denoiser:
     def _decode(
         self,
         params: Parameters,
-        condition: Callable[[str], ScaleOffset],
         structure: DenoiserStructure,
         embedding: StructureEmbedding,
         mesh: jax.Array,
         grid: jax.Array,
+        encoding: jax.Array,
     ) -> jax.Array:
         """The grid points' outputs, (grid, targets)."""
+        condition = _conditions(params, encoding)
         latent = self.config.latent_size
         of_edge, of_sender, of_receiver = first_layer_parts(params, f"{_EDGES_OUT}_mlp", [latent] * 3)
         of_edge, offset = fold_condition(
@@ -302,6 +326,7 @@ class Denoiser:
             point = point + self._block(params, condition, _GRID_OUT, inputs)
             return multi_layer_perceptron(params, _DECODE, point, hidden_layers=self.config.hidden_layers)
 
+        chunk = recomputed(chunk, when=self.recompute.edge_chunks)
         return map_chunks(
             chunk, (structure.mesh_to_grid_senders, embedding.edges_out, grid), size=_GRID_POINTS_PER_CHUNK
         )
@@ -318,6 +343,7 @@ class Denoiser:
                 return embedded
             return jnp.matmul(embedded, directions.T, preferred_element_type=jnp.float32).astype(part.dtype)
 
+        chunk = recomputed(chunk, when=self.recompute.edge_chunks)
         embedded = map_chunks(chunk, features.reshape(-1, features.shape[-1]), size=_GRID_POINTS_PER_CHUNK)
         return embedded.reshape((*features.shape[:-1], -1))
 
@@ -337,6 +363,15 @@ class Denoiser:
     def _normalized_rest(self, params: Parameters, name: str, first: jax.Array) -> jax.Array:
         x = mlp_after_first_layer(params, f"{name}_mlp", first, hidden_layers=self.config.hidden_layers)
         return normalize_features(x).astype(first.dtype)
+
+
+def _conditions(params: Parameters, encoding: jax.Array) -> Callable[[str], ScaleOffset]:
+    """Scale and offset of each conditioned normalisation, by its name."""
+
+    def condition(name: str) -> ScaleOffset:
+        return scale_and_offset(params[f"{name}_norm_conditioning/linear"], encoding)
+
+    return condition
 
 
 def conditioned_norm_given(normalized: jax.Array, scale_offset: ScaleOffset) -> jax.Array:

@@ -27,6 +27,7 @@ from model.graphs.graph_network import Parameters
 from model.graphs.model_graphs import GridMeshGraphs, grid_mesh_graphs
 from model.grid import Grid
 from model.task import TaskConfig
+from model.training.rematerialisation import recomputed
 
 NoiseBasis = dict[str, jax.Array]
 
@@ -133,7 +134,8 @@ class GenCastNetwork:
             quantile=jax.random.uniform(keys[0], (1,))[0],
         )
         noisy = targets + level * self.noise(noise_keys, basis)
-        embedding = self.denoiser.embed_structure(params, structure)
+        embed = recomputed(self.denoiser.embed_structure, when=self.denoiser.recompute.encoder)
+        embedding = embed(params, structure)
         conditioned = self.denoiser.condition(params, embedding, conditioning)
         denoised = self.denoiser.evaluate(params, structure, embedding, conditioned, noisy, level)
         return denoised, (level**2 + 1) / level**2

@@ -17,6 +17,7 @@ from model.gencast.attention import Attention
 from model.gencast.configs import SparseTransformerConfig
 from model.gencast.noise_encoder import ScaleOffset, scale_and_offset
 from model.graphs.graph_network import Layer, Parameters, normalize_features
+from model.training.rematerialisation import in_groups
 
 _QUERY, _KEY, _VALUE, _OUT = "mha_proj_q", "mha_proj_k", "mha_proj_v", "mha_final"
 _UP, _DOWN = "ffw_up", "ffw_down"
@@ -87,6 +88,7 @@ def transform(
     masks: Any,
     encoding: jax.Array,
     nodes: jax.Array,
+    blocks_kept: int = 0,
 ) -> jax.Array:
     """Runs the transformer.
 
@@ -96,11 +98,17 @@ def transform(
         attention, masks: the attention and its masks.
         encoding: of the noise level, shape (encoding,).
         nodes: features of the mesh nodes, shape (node, d_model).
+        blocks_kept: for a backward pass, nodes are kept every so many blocks and the rest is computed again; 0
+            keeps everything.
 
     Returns:
         Shape (node, d_model), normalised.
     """
-    nodes = run_blocks(blocks, config, attention=attention, masks=masks, encoding=encoding, nodes=nodes)
+
+    def some(nodes: jax.Array, layers: Parameters) -> jax.Array:
+        return run_blocks(layers, config, attention=attention, masks=masks, encoding=encoding, nodes=nodes)
+
+    nodes = in_groups(some, nodes, blocks, kept_every=blocks_kept)
     return conditioned_norm(nodes, scale_and_offset(params[final_condition_path(config)], encoding))
 
 

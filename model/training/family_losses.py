@@ -17,7 +17,7 @@ from model.precision import accumulation_type, cast_parameters
 from model.step import ModelStep
 from model.training.ensemble_loss import ensemble_rollout_loss
 from model.training.losses import LossWeights, autoregressive_loss, weighted_squared_error
-from model.training.rematerialisation import recomputed
+from model.training.rematerialisation import Rematerialisation, recomputed
 
 Batch = Any
 """A pytree of arrays with a leading axis over examples."""
@@ -43,6 +43,9 @@ class FamilyLoss(Protocol):
 
     def with_arrays(self, arrays: Any) -> Self:
         """The same with other arrays in place of ``arrays``."""
+
+    def recomputing(self, recompute: Rematerialisation) -> Self:
+        """The same, keeping for the backward pass what this says."""
 
     def __call__(
         self, params: Parameters, batch: Batch, keys: jax.Array
@@ -82,6 +85,10 @@ class GraphCastLoss:
     def with_arrays(self, arrays: Any) -> Self:
         """The same with other graphs and statics."""
         return replace(self, structure=arrays[0], statics=arrays[1])
+
+    def recomputing(self, recompute: Rematerialisation) -> Self:
+        """The same, keeping for the backward pass what this says."""
+        return replace(self, network=replace(self.network, recompute=recompute))
 
     def __call__(
         self, params: Parameters, batch: Batch, keys: jax.Array
@@ -141,6 +148,11 @@ class GenCastLoss:
         """The same with other graphs, noise and statics."""
         return replace(self, structure=arrays[0], basis=arrays[1], statics=arrays[2])
 
+    def recomputing(self, recompute: Rematerialisation) -> Self:
+        """The same, keeping for the backward pass what this says; a step is no rollout."""
+        denoiser = replace(self.network.denoiser, recompute=recompute)
+        return replace(self, network=replace(self.network, denoiser=denoiser))
+
     def __call__(
         self, params: Parameters, batch: Batch, keys: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -163,7 +175,9 @@ class GenCastLoss:
     def predictor(self, params: Parameters) -> Predict:
         """A sample of the diffusion with these parameters."""
         cast = cast_parameters(params, self.precision)
-        embedding = self.network.denoiser.embed_structure(cast, self.structure)
+        denoiser = self.network.denoiser
+        embed = recomputed(denoiser.embed_structure, when=denoiser.recompute.encoder)
+        embedding = embed(cast, self.structure)
 
         def predict(key: jax.Array, features: jax.Array) -> jax.Array:
             features = features.astype(self.precision)
@@ -204,6 +218,10 @@ class EnsembleLoss:
     def with_arrays(self, arrays: Any) -> Self:
         """The same with other arrays."""
         return replace(self, of=self.of.with_arrays(arrays))
+
+    def recomputing(self, recompute: Rematerialisation) -> Self:
+        """The same, keeping for the backward pass what this says."""
+        return replace(self, of=self.of.recomputing(recompute), rematerialize_steps=recompute.rollout_steps)
 
     def __call__(
         self, params: Parameters, batch: Batch, keys: jax.Array

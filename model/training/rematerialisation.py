@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import jax
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Carry = TypeVar("Carry")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,35 @@ LEVELS = (
 def recomputed(function: Function, *, when: bool) -> Function:
     """The function, keeping only its arguments for a backward pass if so wanted."""
     return cast(Function, jax.checkpoint(function)) if when else function
+
+
+def in_groups(layers: Callable[[Carry, Any], Carry], carry: Carry, stacked: Any, *, kept_every: int) -> Carry:
+    """Runs stacked layers, keeping for a backward pass only what goes from one group of them to the next.
+
+    The groups are a loop, so that no compiler can compute several of them again at once, as XLA's for CPUs does with
+    groups that stand one after the other.
+
+    Args:
+        layers: what some of the layers, stacked, make of the carry; the carry keeps its types and shapes.
+        stacked: a pytree of arrays with a leading axis over the layers.
+        kept_every: layers of a group; 0 keeps everything.
+    """
+    if not kept_every:
+        return layers(carry, stacked)
+    group = jax.checkpoint(layers)
+    count = int(jax.tree.leaves(stacked)[0].shape[0])
+    whole = count // kept_every
+
+    def grouped(array: jax.Array) -> jax.Array:
+        return array[: whole * kept_every].reshape(whole, kept_every, *array.shape[1:])
+
+    def step(carry: Carry, some: Any) -> tuple[Carry, None]:
+        return group(carry, some), None
+
+    carry, _ = jax.lax.scan(step, carry, jax.tree.map(grouped, stacked))
+    if count > whole * kept_every:
+        carry = group(carry, jax.tree.map(lambda array: array[whole * kept_every :], stacked))
+    return carry
 
 
 def least_saving_that_fits(

@@ -221,7 +221,12 @@ def test_the_first_level_that_fits_is_chosen_and_kept(data: Path, tmp_path: Path
     preparation = prepare(settings(data, tmp_path, rematerialise="auto", device_memory=10**9))
     optimizer = optax.sgd(1.0)
     update = build_update(
-        preparation.settings, preparation.loss, optimizer, preparation.checkpoint.params, lambda stage: None
+        preparation.settings,
+        preparation.loss,
+        optimizer,
+        preparation.checkpoint.params,
+        preparation.settings.curriculum().stages,
+        lambda stage: None,
     )
     assert update.loss.network.recompute == LEVELS[-1]  # type: ignore[attr-defined]
 

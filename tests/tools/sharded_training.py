@@ -94,7 +94,12 @@ def gradient(preparation: Preparation) -> tuple[dict[str, float], Parameters]:
     params = jax.tree.map(np.asarray, preparation.checkpoint.params)
     rule = optax.trace(decay=0.0)
     update = build_update(
-        preparation.settings, preparation.loss, rule, params, functools.partial(_batch_shapes, preparation)
+        preparation.settings,
+        preparation.loss,
+        rule,
+        params,
+        preparation.settings.curriculum().stages,
+        functools.partial(_batch_shapes, preparation),
     )
     state, metrics = update(initial_state(params, rule), _batch(preparation, 0))
     figures = {name: float(metrics[name]) for name in ("loss", "gradient_norm")}
