@@ -50,7 +50,7 @@ class HarmonicBasis:
         times = np.asarray(times).astype("datetime64[ns]").reshape(-1)
         years = times.astype("datetime64[Y]")
         start = years.astype("datetime64[ns]")
-        length = (years + 1).astype("datetime64[ns]") - start
+        length = (years + np.timedelta64(1, "Y")).astype("datetime64[ns]") - start
         of_year = (times - start) / length
         days = times.astype("datetime64[D]")
         of_day = (times - days) / np.timedelta64(1, "D")

@@ -54,7 +54,7 @@ class AnalysisSeries:
 
     def __post_init__(self) -> None:
         intervals = np.unique(np.diff(self.times))
-        if intervals.size != 1 or np.timedelta64(self.task.step) % intervals[0] != np.timedelta64(0):
+        if intervals.size != 1 or np.timedelta64(self.task.step) % intervals[0] != np.timedelta64(0, "ns"):
             raise InvalidFieldError(
                 f"times: expected equal intervals that divide the model's step of {self.task.step}, got {intervals[:3]}"
             )
