@@ -16,13 +16,14 @@ from rich.table import Table
 
 from flows.forecast import run_cycle
 from infra.errors import FoldcastError, TransientSourceError
+from infra.failures import readable_failure
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
 from infra.terminal import FoldingTable, command_console
 from model.cycle import Cycle, cycle_times, parse_init_time
 from tasks.cycle_table import cycle_rows, publish_cycle_table
 from tasks.initial_conditions import missing_inputs
-from tasks.launch import LaunchOutcome, require_server, start_cycle, state_in_store
+from tasks.launch import LaunchOutcome, require_server, run_in_store, start_cycle, state_in_store
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -68,6 +69,7 @@ def backfill(
     """Run all cycles from start to end, both included, on the low-priority queue.
 
     Published cycles are skipped by their manifest: an interrupted backfill is resumed by starting it again.
+    So are those at hours outside their model's ``init_hours``.
 
     Args:
         start: first init_time (UTC where no offset is given).
@@ -80,7 +82,7 @@ def backfill(
         poll_seconds: seconds between looks at the running cycles.
 
     Raises:
-        FoldcastError: the period or a model is not valid; some cycles failed.
+        FoldcastError: the period or a model is not valid; no model starts at any of the hours; some cycles failed.
     """
     settings = load_settings()
     cycles = planned_cycles(settings, start, end, every=every, models=models)
@@ -105,12 +107,18 @@ def fill(
     Inside a flow run the outcomes become its table. The arguments are those of the flow.
 
     Raises:
-        FoldcastError: max_parallel is not positive.
+        FoldcastError: max_parallel is not positive; no model starts at any of the cycles' hours.
     """
     if max_parallel < 1:
         raise FoldcastError(f"backfill: expected max_parallel of at least 1, got {max_parallel}")
     store = settings.store.open()
     unserved, served = split_served(settings, cycles)
+    if unserved and not served:
+        first = unserved[0]
+        raise FoldcastError(
+            f"backfill: expected a cycle at an hour its model starts at, got none of {len(unserved)}; "
+            f"first {first.cycle}: {first.reason}"
+        )
     published, todo = split_published(store, served, force=force)
     if dry_run:
         outcomes = [foreseen(store, cycle, settings) for cycle in todo]
@@ -141,7 +149,8 @@ def _submitter(store: ObjectStore, *, force: bool) -> Starter:
 
     def submit(cycle: Cycle) -> LaunchOutcome:
         try:
-            known = None if force else state_in_store(store, cycle)
+            # While a run is at the cycle another would only end at once, and that is no attempt.
+            known = run_in_store(store, cycle) if force else state_in_store(store, cycle)
             if known is not None:
                 return known
             outcome = start_cycle(
@@ -199,14 +208,17 @@ def split_served(settings: Settings, cycles: list[Cycle]) -> tuple[list[LaunchOu
 
 def foreseen(store: ObjectStore, cycle: Cycle, settings: Settings) -> LaunchOutcome:
     """What would become of a cycle that was started now, without starting it."""
-    known = state_in_store(store, cycle)
-    if known is not None and known.state == "running":
+    known = run_in_store(store, cycle)
+    if known is not None:
         return known
     source = settings.configured_model(cycle.model).source
     try:
         missing = missing_inputs(cycle, settings)
-    except FoldcastError as error:
-        return LaunchOutcome(cycle=cycle, state="unknown", reason=f"source {source!r}: {error}")
+    except Exception as error:
+        if not isinstance(error, FoldcastError):
+            _LOG.exception("%s: its source could not be asked", cycle)
+        reason = f"source {source!r}: {readable_failure(error) or repr(error)}"
+        return LaunchOutcome(cycle=cycle, state="unknown", reason=reason)
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         reason = f"would fail: source {source!r} lacks {missing[0]}{more}"

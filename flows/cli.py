@@ -147,7 +147,7 @@ def backfill(
     dry_run: bool = False,
     force: bool = False,
 ) -> None:
-    """Run the cycles of a past period that are not published yet.
+    """Run the cycles of a past period that are not published yet, at the hours that their models start at.
 
     Example: `foldcast backfill --start 2026-01-01 --end 2026-01-31 --every 24h --dry-run`
 

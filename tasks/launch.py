@@ -65,6 +65,11 @@ def state_in_store(store: ObjectStore, cycle: Cycle) -> LaunchOutcome | None:
     """What the store alone says of a cycle: published, or held by a run; None if neither."""
     if store.exists(layout.cycle_manifest(cycle)):
         return LaunchOutcome(cycle=cycle, state="published")
+    return run_in_store(store, cycle)
+
+
+def run_in_store(store: ObjectStore, cycle: Cycle) -> LaunchOutcome | None:
+    """The run that holds a cycle, published or not, by the store; None if none does."""
     holder = holder_of(store, cycle)
     return LaunchOutcome(cycle=cycle, state="running", reason=f"held by {holder}") if holder else None
 

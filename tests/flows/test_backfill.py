@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import backfill
-from flows.backfill import parse_interval, planned_cycles, run_bounded, split_published
+from flows.backfill import _submitter, parse_interval, planned_cycles, run_bounded, split_published
 from infra import claims, layout
 from infra.errors import FoldcastError, TransientSourceError, UnknownModelError
 from infra.object_store import ObjectStore
 from infra.settings import RunSettings, Settings, StoreSettings
 from model.cycle import Cycle
+from tasks import launch
 from tasks.launch import LaunchOutcome
+from tests.fakes.orchestration import Orchestration
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -135,16 +137,18 @@ def test_in_this_process_a_cycle_that_fails_does_not_end_the_others(
 def test_a_dry_run_foresees_what_becomes_of_each_cycle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 6 UTC the model does not start; of the rest one is published, one held, one lacks inputs, one is cut off."""
+    """At 6 UTC no model starts; of the rest one is published, one held, one lacks inputs, two cannot be asked."""
     here = places(tmp_path)
     store = here.store.open()
-    published, held, early, cut_off, ready = cycles(5)
+    published, held, early, cut_off, odd_source, ready = cycles(6)
     odd = Cycle(model="one", init_time=START + timedelta(hours=6))
     store.write(layout.cycle_manifest(published), b"{}")
 
     def missing(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
         if cycle == cut_off:
             raise TransientSourceError("503")
+        if cycle == odd_source:
+            raise ValueError("not a time: 'soon'")
         return ("t at 00 UTC", "z at 00 UTC") if cycle == early else ()
 
     def started(*_: object, **__: object) -> None:
@@ -154,7 +158,11 @@ def test_a_dry_run_foresees_what_becomes_of_each_cycle(
     monkeypatch.setattr(backfill, "run_cycle", started)
     with claims.held(claims.claim_cycle(store, held, owner="process 1 on there")):
         outcomes = backfill.fill(
-            [published, odd, held, early, cut_off, ready], here, max_parallel=2, dry_run=True, force=False
+            [published, odd, held, early, cut_off, odd_source, ready],
+            here,
+            max_parallel=2,
+            dry_run=True,
+            force=False,
         )
     told = {outcome.cycle: (outcome.state, outcome.reason) for outcome in outcomes}
     assert told[odd] == ("skipped", "init_hours are 0, 12")
@@ -164,7 +172,8 @@ def test_a_dry_run_foresees_what_becomes_of_each_cycle(
     assert told[early] == ("waiting", "would fail: source 'a' lacks t at 00 UTC and 1 more")
     assert told[cut_off] == ("unknown", "source 'a': 503")
     assert told[ready] == ("waiting", "would be run")
-    assert len(outcomes) == 6
+    assert told[odd_source] == ("unknown", "source 'a': ValueError(\"not a time: 'soon'\")")
+    assert len(outcomes) == 7
 
 
 def test_hours_that_a_model_does_not_start_at_are_left_out(
@@ -176,3 +185,46 @@ def test_hours_that_a_model_does_not_start_at_are_left_out(
     outcomes = backfill.fill(planned, places(tmp_path), max_parallel=1, dry_run=False, force=False)
     assert [cycle.init_time.hour for cycle in ran] == [0, 12, 0]
     assert [outcome.state for outcome in outcomes] == ["skipped"] * 2 + ["published"] * 3
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_backfill_of_no_hour_that_a_model_starts_at_is_refused(tmp_path: Path, dry_run: bool) -> None:
+    first = START + timedelta(hours=6)
+    planned = planned_cycles(SETTINGS, first, first + DAY, every=DAY, models=["one"])
+    said = "none of 2; first one/20260101T06Z: init_hours are 0, 12"
+    with pytest.raises(FoldcastError, match=said):
+        backfill.fill(planned, places(tmp_path), max_parallel=1, dry_run=dry_run, force=False)
+
+
+def test_a_forced_backfill_waits_for_the_run_that_is_at_a_cycle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow run it made found another at the cycle; no further one is made until that has let go."""
+    [cycle] = cycles(1)
+    store = ObjectStore(root=str(tmp_path))
+    store.write(layout.cycle_manifest(cycle), b"{}")
+
+    def forecast(**_: object) -> object:
+        try:
+            with claims.held(claims.claim_cycle(store, cycle, owner="the backfill's")):
+                return None
+        except claims.CycleBusyError as error:
+            return launch.held_elsewhere(error)
+
+    server = Orchestration(forecast, lambda: START)
+    monkeypatch.setattr(launch, "get_client", server.client)
+    submit = _submitter(store, force=True)
+    assert submit(cycle).state == "started"
+    with claims.held(claims.claim_cycle(store, cycle, owner="by hand")):
+        server.work()
+        for _ in range(10):
+            outcome = submit(cycle)
+            server.work()
+        assert (outcome.state, len(server.runs)) == ("running", 1)
+        assert "by hand" in outcome.reason
+    assert [submit(cycle).state, server.work() is not None, submit(cycle).state] == [
+        "started",
+        True,
+        "published",
+    ]
+    assert len(server.runs) == 2
