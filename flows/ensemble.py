@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from prefect import flow, task
@@ -35,7 +35,7 @@ from tasks.gather import Gathered, gather_members, require_enough, save_ensemble
 from tasks.model_identity import model_identity
 from tasks.models import cache_folder
 from tasks.report_progress import load_shown
-from tasks.rollout import BlockRollout, LoadedModels, ProgressCallback
+from tasks.rollout import BlockRollout, LoadedModels, ProgressCallback, RolloutProgress
 from tasks.run_description import describe_run
 from tasks.run_plan import load_fitting_models
 
@@ -111,16 +111,20 @@ def forecast_ensemble(
     )
     load = cache(partial(load_fitting_models, cycle.model, settings))
 
-    def compute(numbers: Sequence[int], *, repair: bool = False) -> dict[int, str]:
+    def compute(
+        numbers: Sequence[int], *, repair: bool = False, whole: tuple[int, ...] = ()
+    ) -> dict[int, str]:
         blocks = plan_blocks(numbers, block_size=model.block_size)
         if settings.run.submission == "in-process":
             if not repair:
-                blocks = tuple(
-                    b
-                    for b in blocks
-                    if not is_complete(store, cycle, run=description.run, members=b.members, steps=steps)
-                )
-            return _compute_here(cycle, description.run, blocks, steps, settings, load, progress)
+                done = {
+                    block: is_complete(store, cycle, run=description.run, members=block.members, steps=steps)
+                    for block in blocks
+                }
+                blocks = tuple(block for block in blocks if not done[block])
+                whole = tuple(member for block in done if done[block] for member in block.members)
+            told = partial(_with_found, progress, whole) if progress else None
+            return _compute_here(cycle, description.run, blocks, steps, settings, load, told)
         verified = None
         if repair:
 
@@ -141,7 +145,7 @@ def forecast_ensemble(
         gathered = _gather(settings, description, identity.task, range(members), steps, failures)
         damaged = [member for member in gathered.problems if member not in failures]
         if damaged:
-            failures |= compute(damaged, repair=True)
+            failures |= compute(damaged, repair=True, whole=gathered.members)
             gathered = _gather(settings, description, identity.task, range(members), steps, failures)
         save_ensemble_manifest(store, description, gathered, steps=steps)
         require_enough(gathered, cycle, members=members, require=model.require)
@@ -167,6 +171,10 @@ def ensemble(model: str, init_time: str, members: int | None = None, steps: int 
     """
     cycle = Cycle(model=model, init_time=parse_init_time(init_time))
     forecast_ensemble(cycle, load_settings(), members=members, steps=steps)
+
+
+def _with_found(progress: ProgressCallback, whole: tuple[int, ...], latest: RolloutProgress) -> None:
+    progress(replace(latest, found_whole=whole))
 
 
 @contextmanager

@@ -157,13 +157,14 @@ def forecast_here(
 ) -> str:
     """Run a cycle in this process as a flow run, with a progress bar; returns the key of its manifest."""
     model = settings.configured_model(cycle.model)
-    if not force and settings.store.open().exists(layout.cycle_manifest(cycle)):
+    published_before = not force and settings.store.open().exists(layout.cycle_manifest(cycle))
+    if published_before:
         console.print(f"{cycle}: published before")
 
     @flow(name="forecast", flow_run_name=f"{cycle.model}-{cycle.identifier}", persist_result=False)
     def run() -> str:
         sizes = {"members": members or model.members, "steps": steps or model.steps}
-        with shown_progress(console, cycle, **sizes) as progress:
+        with shown_progress(console, cycle, **sizes, published_before=published_before) as progress:
             return run_cycle(cycle, settings, members=members, steps=steps, force=force, progress=progress)
 
     return run()

@@ -15,7 +15,9 @@ from tasks.rollout import ProgressCallback, RolloutProgress
 
 
 @contextmanager
-def shown_progress(console: Console, cycle: Cycle, *, members: int, steps: int) -> Iterator[ProgressCallback]:
+def shown_progress(
+    console: Console, cycle: Cycle, *, members: int, steps: int, published_before: bool = False
+) -> Iterator[ProgressCallback]:
     """A bar that counts a cycle's steps over all members; those found done count as soon as a member moves.
 
     Where steps were found done, a line says from where the cycle goes on.
@@ -25,6 +27,7 @@ def shown_progress(console: Console, cycle: Cycle, *, members: int, steps: int) 
         cycle: the cycle.
         members: ensemble size.
         steps: model steps of each member.
+        published_before: the cycle is, and nothing of it will be made again.
     """
     columns = (
         TextColumn("{task.description:<14}"),
@@ -44,10 +47,13 @@ def shown_progress(console: Console, cycle: Cycle, *, members: int, steps: int) 
             with lock:
                 begun = not reached
                 found.setdefault(latest.members, latest.members_done)
+                for member in latest.found_whole:
+                    reached.setdefault(member, steps)
                 reached[latest.member] = latest.step
-                done = sum(reached.values()) + steps * sum(found.values())
-            if begun and (latest.step > 1 or latest.members_done):
-                complete = f", after {counted(latest.members_done, 'member')}" if latest.members_done else ""
+                done = min(sum(reached.values()) + steps * sum(found.values()), members * steps)
+            whole = len(latest.found_whole) + latest.members_done
+            if begun and (latest.step > 1 or whole):
+                complete = f", after {counted(whole, 'member')}" if whole else ""
                 bars.console.print(
                     f"continues: cycle {cycle} at member {latest.member}, step {latest.step} of {steps}{complete}"
                 )
@@ -55,5 +61,5 @@ def shown_progress(console: Console, cycle: Cycle, *, members: int, steps: int) 
             bars.update(bar, completed=done, stage=stage)
 
         yield progress
-        stage = "published" if reached else "found done"
+        stage = "found done" if published_before else "published"
         bars.update(bar, completed=members * steps, stage=stage)

@@ -80,6 +80,7 @@ class RolloutProgress:
         seconds_per_step: mean wall time of this worker's steps, the first excepted.
         device: what computes, in words.
         memory: host and device memory now and at its peak.
+        found_whole: members of other blocks that were whole before this worker began, as far as it was told.
     """
 
     members: tuple[int, ...]
@@ -91,6 +92,7 @@ class RolloutProgress:
     seconds_per_step: float
     device: str
     memory: MemoryUse
+    found_whole: tuple[int, ...] = ()
 
 
 ProgressCallback = Callable[[RolloutProgress], None]

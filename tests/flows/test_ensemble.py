@@ -94,6 +94,21 @@ def test_what_is_complete_is_not_computed_again(store: ObjectStore, tmp_path: Pa
     assert computed[24:] == [6] * 4
 
 
+def test_progress_tells_of_the_blocks_that_were_found_whole(store: ObjectStore, tmp_path: Path) -> None:
+    found: list[tuple[int, ...]] = []
+    settings = configure(tmp_path)
+    forecast_ensemble(CYCLE, settings, members=4, progress=lambda latest: found.append(latest.found_whole))
+    assert set(found) == {()}
+    found.clear()
+    result = forecast_ensemble(CYCLE, settings, progress=lambda latest: found.append(latest.found_whole))
+    assert set(found) == {(0, 1, 2, 3)}
+    found.clear()
+    key = f"{result.forecast_store}/{chunk_key('temperature', 3, 2, column=True)}"
+    store.write(key, store.read(key)[::-1])
+    forecast_ensemble(CYCLE, settings, progress=lambda latest: found.append(latest.found_whole))
+    assert found == [(0, 1, 2, 4, 5)], "the repair of member 3"
+
+
 def test_a_chunk_damaged_after_it_was_written_is_made_whole(store: ObjectStore, tmp_path: Path) -> None:
     settings = configure(tmp_path)
     result = forecast_ensemble(CYCLE, settings)
