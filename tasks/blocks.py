@@ -55,7 +55,7 @@ class HandOut:
         poll_seconds: time between two looks at a flow run.
         silence_seconds: a running attempt without a sign of life for this long is given up as lost.
         start_seconds: the same for an attempt that a worker claimed but that never began to run; it is given up
-            sooner when the server says that this worker is offline.
+            sooner when the server says twice that this worker, one of processes, is offline.
     """
 
     deployment: str
@@ -168,6 +168,7 @@ def _stay_with(
     """Wait until a flow run is over, or until nothing has been heard of it for too long."""
     last_sign: tuple[str | None, bytes] | None = None
     heard = time.monotonic()
+    seen_dead: str | None = None
     while True:
         flow_run = client.read_flow_run(flow_run.id)
         settled = _settled(flow_run)
@@ -181,8 +182,10 @@ def _stay_with(
         message = None
         if time.monotonic() - heard > limit:
             message = f"no sign of life for {limit:g} s in state {state.name if state else 'unknown'}"
-        elif state is not None and state.is_pending() and (worker := _dead_worker(client, flow_run)):
-            message = f"claimed by worker {worker}, which went offline before it began"
+        elif state is not None and state.is_pending():
+            before, seen_dead = seen_dead, _dead_worker(client, flow_run)
+            if seen_dead is not None and before is not None:  # not for the first heartbeats that come late
+                message = f"claimed by worker {seen_dead}, which went offline before it began"
         if message is not None:
             _LOG.warning("flow run %s: %s", flow_run.name, message)
             client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
@@ -191,9 +194,13 @@ def _stay_with(
 
 
 def _dead_worker(client: SyncPrefectClient, flow_run: FlowRun) -> str | None:
-    """Name of the worker that claimed a flow run, if the server has missed its heartbeats since."""
-    name, pool = flow_run.labels.get("prefect.worker.name"), flow_run.work_pool_name
-    if name is None or pool is None:
+    """Name of the worker that claimed a flow run, if the server has missed its heartbeats since.
+
+    Only of a worker whose flow runs are its children: a container or a Kubernetes job begins without it.
+    """
+    labels, pool = flow_run.labels, flow_run.work_pool_name
+    name = labels.get("prefect.worker.name")
+    if name is None or pool is None or labels.get("prefect.worker.type") != "process":
         return None
     workers = client.read_workers_for_work_pool(pool)
     offline = {worker.name for worker in workers if worker.status == WorkerStatus.OFFLINE}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,7 +34,7 @@ class FlowRun:
     id: UUID
     name: str
     state: State[Any]
-    labels: dict[str, str] = field(default_factory=lambda: {"prefect.worker.name": "gpu-0"})
+    labels: dict[str, str]
     work_pool_name: str = "gpu"
 
 
@@ -46,13 +48,16 @@ class Server:
     parameters: list[dict[str, Any]] = field(default_factory=list)
     coming: dict[UUID, list[State[Any]]] = field(default_factory=dict)
     forced: list[State[Any]] = field(default_factory=list)
+    labels: dict[str, str] = field(
+        default_factory=lambda: {"prefect.worker.name": "gpu-0", "prefect.worker.type": "process"}
+    )
     workers: dict[str, WorkerStatus] = field(default_factory=lambda: {"gpu-0": WorkerStatus.ONLINE})
     clock: float = 0.0
 
     def run_deployment(self, name: str, *, idempotency_key: str, parameters: Any, **_: Any) -> FlowRun:
         assert name == "members/gpu"
         assert idempotency_key not in self.runs
-        run = FlowRun(id=uuid4(), name=idempotency_key, state=Scheduled())
+        run = FlowRun(id=uuid4(), name=idempotency_key, state=Scheduled(), labels=self.labels)
         self.runs[idempotency_key] = run
         self.coming[run.id] = self.plan.pop(0)
         self.parameters.append(parameters)
@@ -224,13 +229,32 @@ def test_a_silent_attempt_is_marked_crashed_and_given_up(
     assert patience <= server.clock <= patience + 3
 
 
-def test_what_a_dead_worker_claimed_is_given_up_at_once(store: ObjectStore, server: Server) -> None:
+def test_what_a_dead_worker_claimed_is_given_up_soon(store: ObjectStore, server: Server) -> None:
     server.workers = {"gpu-0": WorkerStatus.OFFLINE, "gpu-1": WorkerStatus.ONLINE}
     server.plan = [[Pending()]]
     with pytest.raises(BlockFailedError, match="claimed by worker gpu-0, which went offline"):
         compute(store)
-    assert server.clock == 0
+    assert server.clock == HOW.poll_seconds
     assert [forced.is_crashed() for forced in server.forced] == [True]
+
+
+def test_a_job_begins_without_the_worker_that_asked_for_it(store: ObjectStore, server: Server) -> None:
+    server.workers = {"gpu-0": WorkerStatus.OFFLINE}
+    server.labels = {"prefect.worker.name": "gpu-0", "prefect.worker.type": "kubernetes"}
+    server.plan = [[*[Pending()] * 10, Running(), Completed()]]
+    compute(store)
+    assert server.forced == []
+
+
+def test_a_worker_that_is_heard_again_keeps_what_it_claimed(
+    store: ObjectStore, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = itertools.cycle([WorkerStatus.OFFLINE, WorkerStatus.ONLINE])
+    worker = partial(Worker, name="gpu-0", work_pool_id=uuid4())
+    monkeypatch.setattr(server, "read_workers_for_work_pool", lambda _: [worker(status=next(status))])
+    server.plan = [[*[Pending()] * 10, Running(), Completed()]]
+    compute(store)
+    assert server.forced == []
 
 
 def test_what_runs_may_outlive_its_worker(store: ObjectStore, server: Server) -> None:
