@@ -46,8 +46,7 @@ def main() -> None:
     try:
         app(tokens, exit_on_error=True)
     except (Exception, KeyboardInterrupt) as error:
-        # Ctrl-C reaches Prefect's temporary server too: a flow run that wants to report it there finds nobody.
-        if any(isinstance(each, KeyboardInterrupt) for each in behind(error)):
+        if _is_interruption(error) and not (debug and isinstance(error, Exception)):
             errors.print("foldcast: interrupted; what is done is kept, run the same command again to go on")
             sys.exit(130)
         reason = readable_failure(error)
@@ -59,6 +58,20 @@ def main() -> None:
             raise
         errors.print(f"foldcast: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether Ctrl-C is all that happened.
+
+    It reaches Prefect's temporary server too: a flow run that wants to report it there finds nobody. Anything else
+    that fails meanwhile, a checkpoint that cannot be written say, is a failure of its own.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    from httpx import TransportError
+
+    nobody_there = isinstance(error, (ConnectionError, TransportError))
+    return nobody_there and any(isinstance(each, KeyboardInterrupt) for each in behind(error))
 
 
 @app.command

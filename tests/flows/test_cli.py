@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 import flows.forecast  # noqa: F401  its logging set-up closes absl's stream, within a test the captured one
 from flows.cli import app, main
 from infra.demo import bundled
-from infra.errors import FoldcastError
+from infra.errors import FoldcastError, StoreError
 
 COMMANDS = (
     "demo", "forecast", "rollout", "checkpoint show", "plan", "decode", "regrid", "backfill", "verify",
@@ -109,30 +110,50 @@ def test_an_expected_failure_is_one_line_and_a_code(
     assert capsys.readouterr().err == "foldcast: cycle tiny/20260101T00Z: expected [8] members, got 7\n"
 
 
-def test_ctrl_c_is_told_as_such_although_it_ended_the_temporary_server_as_well(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Prefect reports an interrupted run to its server; that fails where the server was interrupted first."""
+def interrupted(monkeypatch: pytest.MonkeyPatch, then: Exception, *options: str) -> None:
+    """Run a command that fails so while it is interrupted."""
     import flows.status
 
-    def interrupted(**_: object) -> None:
+    def interrupt(**_: object) -> None:
         try:
             raise KeyboardInterrupt
         except BaseException:
-            raise ConnectionRefusedError(111, "Connection refused")  # noqa: B904  as Prefect does
+            raise then  # noqa: B904  as Prefect does
 
-    monkeypatch.setattr(flows.status, "status", interrupted)
-    monkeypatch.setattr("sys.argv", ["foldcast", "status"])
+    monkeypatch.setattr(flows.status, "status", interrupt)
+    monkeypatch.setattr("sys.argv", ["foldcast", "status", *options])
+    main()
+
+
+REFUSED = (ConnectionRefusedError(111, "Connection refused"), httpx.ReadError("gone"))
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=("refused", "gone"))
+def test_ctrl_c_is_told_as_such_although_it_ended_the_temporary_server_as_well(
+    refused: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect reports an interrupted run to its server; that fails where the server was interrupted first."""
     with pytest.raises(SystemExit) as ended:
-        main()
+        interrupted(monkeypatch, refused)
     assert ended.value.code == 130
     said = capsys.readouterr().err
     assert said == "foldcast: interrupted; what is done is kept, run the same command again to go on\n"
 
 
+def test_what_fails_after_ctrl_c_is_told_as_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        interrupted(monkeypatch, StoreError("checkpoint 3: 403 Forbidden"))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "foldcast: checkpoint 3: 403 Forbidden\n"
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FoldcastError, match="got 7"):
         failing(monkeypatch, "--debug")
+    with pytest.raises(ConnectionRefusedError):
+        interrupted(monkeypatch, REFUSED[0], "--debug")
 
 
 @pytest.mark.parametrize(
