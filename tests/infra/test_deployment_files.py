@@ -21,7 +21,7 @@ from prefect.utilities.templating import apply_values
 
 from infra import layout
 from infra.settings import Settings
-from infra.work_pool_setup import POOLS, QUEUE_PRIORITIES, pools_of
+from infra.work_pool_setup import MEMBER_QUEUES, POOLS, QUEUE_PRIORITIES, TRAINING_QUEUE, pools_of
 from model.cycle import Cycle
 
 CYCLE = Cycle(model="m", init_time=datetime(2026, 1, 1, tzinfo=UTC))
@@ -104,6 +104,14 @@ def test_workers_are_confined_and_watched(deployment: dict[str, Any]) -> None:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["livenessProbe"]
         assert container["resources"]["limits"]["memory"]
+
+
+def test_workers_of_members_are_documented_with_queues_that_leave_trainings_alone(repository: Path) -> None:
+    text = (repository / "docs" / "operations.md").read_text()
+    commands = re.findall(r"prefect worker start --pool gpu[^`\n]*", text)
+    queues = [tuple(re.findall(r"--work-queue ([\w-]+)", command)) for command in commands]
+    assert sorted(queues) == sorted([MEMBER_QUEUES, (TRAINING_QUEUE,)])
+    assert all("--limit 1" in command for command in commands)
 
 
 def test_the_role_lets_workers_run_jobs_and_nothing_else() -> None:
