@@ -22,7 +22,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class RunDescription:
-    """Everything that decides a value of a run; the number of members and steps is not among it.
+    """What decides a value of a run; the number of members and steps is not among it, nor the kind of device.
 
     Args:
         cycle: model name and init_time.
@@ -36,7 +36,7 @@ class RunDescription:
         attention: attention implementation as configured.
         perturbation: how members' initial conditions differ; empty if they do not.
         code_version: version of Foldcast.
-        compiler_version: versions of JAX and its compiler.
+        compiler_version: versions of JAX and jaxlib; not those of plugins for GPUs and TPUs.
     """
 
     cycle: Cycle

@@ -14,5 +14,9 @@ def code_version() -> str:
 
 
 def compiler_version() -> str:
-    """Versions of JAX and of jaxlib, which has its compiler; another may round otherwise."""
+    """Versions of JAX and of jaxlib, which has the compiler for CPUs; another may round otherwise.
+
+    Those for GPUs and TPUs are in plugins (``jax-cuda12-pjrt``, ``libtpu``), whose versions are not told here: a
+    controller without an accelerator has none of them.
+    """
     return f"jax {metadata.version('jax')}, jaxlib {metadata.version('jaxlib')}"
