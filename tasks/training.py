@@ -235,9 +235,7 @@ def updates(preparation: Preparation) -> Iterator[UpdateReport]:
         steps[members] = build_update(settings, loss, optimizer, params, stages, shapes)
     state = initial_state(params, optimizer)
     watch = _held_out_skill(preparation)
-    with TrainingCheckpoints(
-        settings.output / "checkpoints", fingerprint=preparation.fingerprint
-    ) as checkpoints:
+    with TrainingCheckpoints(settings.checkpoints, fingerprint=preparation.fingerprint) as checkpoints:
         state, notes = checkpoints.restore(state) or (state, {})
         if watch:
             watch.resume(notes)

@@ -99,6 +99,11 @@ class TrainingSettings(_Section):
         """How devices share a batch."""
         return TypeAdapter(DeviceLayout).validate_python(self.devices)
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints to go on from."""
+        return self.output / "checkpoints"
+
     def chosen_rematerialisation(self) -> Rematerialisation | None:
         """What is not kept; None if it is to be chosen."""
         if self.rematerialise == "auto":

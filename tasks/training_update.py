@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from model.training.curriculum import Stage
 from model.training.family_losses import FamilyLoss, GraphCastLoss
 from model.training.parallel import DeviceLayout
 from model.training.partition import PartitionedGraphCastLoss
-from model.training.rematerialisation import Rematerialisation, least_saving_that_fits
+from model.training.rematerialisation import KEEP_ALL, Rematerialisation, least_saving_that_fits
 from model.training.training import Update, initial_state, make_update
 from tasks.training_settings import TrainingSettings
 
@@ -36,6 +37,7 @@ def build_update(
 
     What was chosen stands in ``{output}/rematerialisation.json`` and is taken again: another level would round
     otherwise, and a resumed training must not. Stages of an ensemble's score have a choice and a file of their own.
+    Checkpoints without a choice are of a version that kept everything of GenCast and wrote none: so it goes on.
 
     Args:
         stages: those that this loss serves.
@@ -67,6 +69,8 @@ def build_update(
         remembered = settings.output / f"rematerialisation{f'-{members}-members' if members else ''}.json"
         if remembered.is_file():
             return build(Rematerialisation(**json.loads(remembered.read_text())))
+        if _has_checkpoints(settings.checkpoints):
+            return build(KEEP_ALL)
         available = settings.device_memory or memory_for_training(jax.local_devices())
         state = jax.eval_shape(lambda: initial_state(params, optimizer))
         # The stage that needs most has the longest rollout of the most examples.
@@ -85,6 +89,10 @@ def build_update(
     unfinished.write_text(json.dumps(dataclasses.asdict(level)))
     unfinished.replace(remembered)
     return build(level)
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.name.isdecimal() for entry in folder.iterdir())
 
 
 def memory_for_training(devices: Sequence[jax.Device]) -> int:

@@ -15,12 +15,13 @@ import xarray as xr
 from jax.experimental.compilation_cache import compilation_cache
 
 import tasks.training
+import tasks.training_update
 from infra.errors import CheckpointMismatchError, DoesNotFitError, FoldcastError, MissingDataError
 from infra.training_archive import StoredField
 from model.checkpoint_file import read_checkpoint
 from model.errors import InvalidFieldError
 from model.training.family_losses import EnsembleLoss
-from model.training.rematerialisation import LEVELS
+from model.training.rematerialisation import KEEP_ALL, LEVELS, Rematerialisation
 from tasks.training import prepare, updates
 from tasks.training_settings import TrainingSettings, read_training_settings
 from tasks.training_update import build_update
@@ -229,6 +230,37 @@ def test_the_first_level_that_fits_is_chosen_and_kept(data: Path, tmp_path: Path
         lambda stage: None,
     )
     assert update.loss.network.recompute == LEVELS[-1]  # type: ignore[attr-defined]
+
+
+def test_a_training_begun_before_levels_were_kept_goes_on_keeping_everything(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GenCast's wrote checkpoints and no choice; a choice made now would round otherwise."""
+    auto = settings(
+        data, tmp_path, family="gencast", model=ONE_EVALUATION, rematerialise="auto", device_memory=10**9
+    )
+    preparation = prepare(auto)
+    asked: list[object] = []
+
+    def choose(*arguments: object) -> Rematerialisation:
+        asked.append(arguments)
+        return LEVELS[-1]
+
+    monkeypatch.setattr(tasks.training_update, "least_saving_that_fits", choose)
+
+    def level() -> Rematerialisation:
+        update = build_update(
+            auto, preparation.loss, optax.sgd(1.0), preparation.checkpoint.params,
+            auto.curriculum().stages, lambda stage: None,
+        )  # fmt: skip
+        return update.loss.network.denoiser.recompute  # type: ignore[attr-defined, no-any-return]
+
+    (auto.checkpoints / "200").mkdir(parents=True)
+    assert level() == KEEP_ALL
+    assert not asked
+    assert not (tmp_path / "rematerialisation.json").exists()
+    (auto.checkpoints / "200").rmdir()
+    assert level() == LEVELS[-1], "a training that has no checkpoint yet chooses"
 
 
 def test_what_does_not_fit_or_cannot_be_shared_is_refused(data: Path, tmp_path: Path) -> None:
