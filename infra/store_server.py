@@ -11,10 +11,13 @@ import base64
 import hmac
 import mimetypes
 import posixpath
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from infra import layout
@@ -22,7 +25,13 @@ from infra.errors import FoldcastError, StoreError
 from infra.object_store import ObjectStore
 
 _AT_ONCE = 8
-"""Objects read at once; a piece of each is in memory."""
+"""Large objects read at once; a piece of each is in memory."""
+
+_SMALL = 1 << 20
+"""Objects up to this size wait for no other: pages, however many take products slowly."""
+
+_SLICE = 64 << 10
+"""Bytes a reader must take within the timeout: Python's sockets count it from the start of each call of sendall."""
 
 _PATIENCE_SECONDS = 60.0
 
@@ -48,7 +57,7 @@ def serve_store(
     Handler.open_store = staticmethod(open_store)
     Handler.places = threading.BoundedSemaphore(_AT_ONCE)
     Handler.authorization = _basic(credentials) if credentials else None
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = _Server((host, port), Handler)
     thread = threading.Thread(target=server.serve_forever, name="store server", daemon=True)
     thread.start()
 
@@ -77,11 +86,26 @@ def shown_key(path: str) -> str | None:
     return key if key.startswith(layout.shown_prefixes()) and ".." not in key.split("/") else None
 
 
+class _ReaderLeft(Exception):
+    """The connection is closed, or its reader takes nothing: no fault of the store, so no OSError."""
+
+
+class _Busy(Exception):
+    """Enough large objects are being read."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Readers may leave at any time: nothing to tell of."""
+        if not isinstance(sys.exception(), (_ReaderLeft, ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     open_store: Callable[[], ObjectStore]
     authorization: str | None
     places: threading.BoundedSemaphore
-    timeout = _PATIENCE_SECONDS  # of a reader that takes nothing
+    timeout = _PATIENCE_SECONDS  # of a reader that takes nothing, and of one that waits for a place
     server_version = "Foldcast"
     sys_version = ""
 
@@ -102,20 +126,19 @@ class _Handler(BaseHTTPRequestHandler):
         if key is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        with self.places:
-            self._show(key, body=body)
+        self._show(key, body=body)
 
     def _show(self, key: str, *, body: bool) -> None:
         begun = False
         try:
-            with self.open_store().reading(key) as (size, pieces):
-                self._head(key, size)
+            with self.open_store().reading(key) as (size, pieces), self._place(size if body else 0):
                 begun = True
-                if body:
-                    for piece in pieces:
-                        self.wfile.write(piece)
-        except OSError:  # the reader has left
-            self.close_connection = True
+                with _taking():
+                    self._head(key, size)
+                for piece in pieces if body else ():
+                    self._write(piece)
+        except _Busy:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "Others are reading; try again later")
         except FoldcastError as error:
             if begun:  # too late for another answer: fewer bytes than announced tell of it
                 self.close_connection = True
@@ -123,6 +146,24 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_error(HTTPStatus.NOT_FOUND)
             else:
                 self.send_error(HTTPStatus.BAD_GATEWAY, "The store does not answer")
+
+    @contextmanager
+    def _place(self, size: int) -> Iterator[None]:
+        if size <= _SMALL:
+            yield
+            return
+        if not self.places.acquire(timeout=self.timeout):
+            raise _Busy
+        try:
+            yield
+        finally:
+            self.places.release()
+
+    def _write(self, piece: bytes) -> None:
+        rest = memoryview(piece)
+        with _taking():
+            for start in range(0, len(rest), _SLICE):
+                self.wfile.write(rest[start : start + _SLICE])
 
     def _head(self, key: str, size: int) -> None:
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
@@ -140,3 +181,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Requests are not logged."""
+
+
+@contextmanager
+def _taking() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _ReaderLeft from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import threading
 import urllib.error
 import urllib.request
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from infra import object_store
+from infra import object_store, store_server
 from infra.errors import StoreError, TransientSourceError
 from infra.object_store import ObjectStore
 from infra.store_server import serve_store, shown_key
@@ -39,6 +41,12 @@ def credentials(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def get(store: ObjectStore, credentials: str | None) -> Iterator[Get]:
+    with served(store, credentials) as get:
+        yield get
+
+
+@contextmanager
+def served(store: ObjectStore, credentials: str | None = None) -> Iterator[Get]:
     port = free_port()
     stop = serve_store(lambda: store, host="127.0.0.1", port=port, credentials=credentials)
 
@@ -53,8 +61,31 @@ def get(store: ObjectStore, credentials: str | None) -> Iterator[Get]:
             with error:
                 return error.code, "", b""
 
-    yield get
-    stop()
+    try:
+        yield get
+    finally:
+        stop()
+
+
+class Connection(io.BufferedIOBase):
+    """What a handler writes to: passes on what a rule lets through."""
+
+    def __init__(self, inner: io.BufferedIOBase, rule: Callable[[int], None]) -> None:
+        self._inner, self._rule = inner, rule
+
+    def write(self, data: Any) -> int:
+        self._rule(len(data))
+        return self._inner.write(data)
+
+
+def connect_by(rule: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up = store_server._Handler.setup
+
+    def setup(self: store_server._Handler) -> None:
+        set_up(self)
+        self.wfile = Connection(self.wfile, rule)
+
+    monkeypatch.setattr(store_server._Handler, "setup", setup)
 
 
 def test_the_root_is_the_index_and_products_are_shown(get: Get) -> None:
@@ -144,7 +175,57 @@ def test_what_cannot_be_opened_is_an_answer(
     assert get("/cycles/tiny/latest.json")[0] == code
 
 
-def test_only_so_many_objects_are_read_at_once(
+def test_a_slow_reader_gets_the_whole_of_a_large_object(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As sendall: its timeout is of the whole call; this reader takes 10 kB/s."""
+
+    def slow(size: int) -> None:
+        if size / 10e3 > store_server._Handler.timeout:
+            raise TimeoutError("timed out")
+
+    content = bytes(range(256)) * 8192
+    store.write("cycles/tiny/ensemble.nc", content)
+    connect_by(slow, monkeypatch)
+    with served(store) as get:
+        assert get("/cycles/tiny/ensemble.nc")[2] == content
+
+
+@pytest.mark.parametrize("path", ["/cycles/tiny/latest.json", "/cycles/tiny/none.nc", "/elsewhere"])
+@pytest.mark.parametrize("fault", [BrokenPipeError, ConnectionResetError, TimeoutError])
+def test_of_a_reader_that_leaves_nothing_is_told(
+    path: str,
+    fault: type[OSError],
+    store: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    writes: list[int] = []
+
+    def gone(size: int) -> None:
+        writes.append(size)
+        raise fault("gone")
+
+    connect_by(gone, monkeypatch)
+    with served(store) as get, pytest.raises(http.client.RemoteDisconnected):
+        get(path)
+    assert len(writes) == 1  # no second answer on the broken connection
+    assert capsys.readouterr().err == ""
+
+
+def test_small_objects_and_heads_wait_for_no_reader(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_server, "_AT_ONCE", 0)
+    monkeypatch.setattr(store_server._Handler, "timeout", 0.5)
+    store.write("cycles/tiny/ensemble.nc", bytes(2 << 20))
+    with served(store) as get:
+        assert get("/cycles/tiny/ensemble.nc")[0] == 503
+        assert get("/cycles/tiny/ensemble.nc", method="HEAD")[0] == 200
+        assert get("/")[2] == b"<p>all cycles"
+
+
+def test_only_so_many_large_objects_are_read_at_once(
     store: ObjectStore, get: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, most, lock = 0, 0, threading.Lock()
@@ -153,18 +234,22 @@ def test_only_so_many_objects_are_read_at_once(
 
     @contextmanager
     def counted(self: ObjectStore, key: str) -> Iterator[tuple[int, Iterator[bytes]]]:
-        nonlocal reading, most
-        with lock:
-            reading += 1
-            most = max(most, reading)
-            if reading == 8:
-                enough.set()
-        assert enough.wait(30)
-        with opened(self, key) as found:
-            yield found
-        with lock:
-            reading -= 1
+        def limited(pieces: Iterator[bytes]) -> Iterator[bytes]:
+            nonlocal reading, most
+            with lock:
+                reading += 1
+                most = max(most, reading)
+                if reading == 8:
+                    enough.set()
+            assert enough.wait(30)
+            yield from pieces
+            with lock:
+                reading -= 1
 
+        with opened(self, key) as (size, pieces):
+            yield size, limited(pieces)
+
+    monkeypatch.setattr(store_server, "_SMALL", 0)
     monkeypatch.setattr(ObjectStore, "reading", counted)
     with ThreadPoolExecutor(16) as readers:
         answers = list(readers.map(lambda _: get("/cycles/tiny/latest.json")[0], range(32)))
