@@ -143,7 +143,7 @@ class ObjectStore:
         """
         with (
             translated(f"read {self.url(key)}"),
-            self.filesystem.open(self.path(key), "rb", block_size=_PIECE, cache_type="none") as file,
+            self._open(key) as file,
         ):
             yield int(file.size), iter(partial(file.read, _PIECE), b"")
 
@@ -199,7 +199,7 @@ class ObjectStore:
         with (
             translated(f"read {self.url(key)}"),
             open(path, "rb") as expected,
-            self.filesystem.open(self.path(key), "rb", block_size=_PIECE, cache_type="none") as stored,
+            self._open(key) as stored,
         ):
             while True:
                 piece = stored.read(_PIECE)
@@ -213,7 +213,7 @@ class ObjectStore:
         found, size = hashlib.sha256(), 0
         with (
             translated(f"read {self.url(key)}"),
-            self.filesystem.open(self.path(key), "rb", block_size=_PIECE, cache_type="none") as file,
+            self._open(key) as file,
         ):
             while piece := file.read(_PIECE):
                 found.update(piece)
@@ -265,6 +265,11 @@ class ObjectStore:
         return zarr.storage.FsspecStore.from_url(
             self.url(key), storage_options={**self.options}, read_only=read_only
         )
+
+    def _open(self, key: str) -> Any:
+        """A file to read in pieces; size and version are asked of the store, not of an old listing."""
+        self.filesystem.invalidate_cache()
+        return self.filesystem.open(self.path(key), "rb", block_size=_PIECE, cache_type="none")
 
     def _write_temporary(self, key: str, data: bytes) -> Path:
         target = Path(self.path(key))
