@@ -47,7 +47,9 @@ class CycleCollector(Collector):
         for name, (text, measure) in _MEASURES.items():
             family = GaugeMetricFamily(f"foldcast_{name}", text, labels=["model"])
             for model, manifest in sorted(newest.items()):
-                family.add_metric([model], measure(manifest, self._clock()))
+                value = measure(manifest, self._clock())
+                if value is not None:
+                    family.add_metric([model], value)
             yield family
         members = {model: self._members_of(store, manifest) for model, manifest in sorted(newest.items())}
         for name, (text, measure_member) in _MEMBER_MEASURES.items():
@@ -75,11 +77,14 @@ def _seconds(later: datetime, earlier: datetime) -> float:
     return (later - earlier).total_seconds()
 
 
-_MEASURES: dict[str, tuple[str, Callable[[Manifest, datetime], float]]] = {
-    "age_seconds": ("Since the newest published init_time.", lambda m, now: _seconds(now, m.cycle.init_time)),
+_MEASURES: dict[str, tuple[str, Callable[[Manifest, datetime], float | None]]] = {
+    "age_seconds": (
+        "Since the newest published init_time; none of simulated weather.",
+        lambda m, now: None if m.simulated else _seconds(now, m.cycle.init_time),
+    ),
     "latency_seconds": (
-        "From init_time to publication of the newest cycle.",
-        lambda m, _: _seconds(m.published_at, m.cycle.init_time),
+        "From init_time to publication of the newest cycle; none of simulated weather.",
+        lambda m, _: None if m.simulated else _seconds(m.published_at, m.cycle.init_time),
     ),
     "published_bytes": ("Size of the newest cycle.", lambda m, _: sum(f.size for f in m.files.values())),
     "members": ("Members of the newest cycle.", lambda m, _: len(m.members)),
