@@ -80,38 +80,38 @@ def _score(
     done, failures = [], []
     for manifest in published_cycles(store, model):
         cycle = manifest.cycle
-        if not again and _is_settled(store, manifest, name):
-            continue
-        if not store.exists(f"{layout.forecast_store(cycle, manifest.run)}/zarr.json"):
-            continue  # its members were removed
-        result = None
         try:
-            result = score(cycle, settings)
-        except MissingDataError:
-            pass  # no truth has arrived
+            if not again and _is_settled(store, manifest, name):
+                continue
+            if not store.exists(f"{layout.forecast_store(cycle, manifest.run)}/zarr.json"):
+                continue  # its members were removed
+            try:
+                result = score(cycle, settings)
+            except MissingDataError:
+                pass  # no truth has arrived
+            else:
+                done.append(cycle)
+                if name == FIELDS:
+                    _alert(store, result)
+            _tell_missing(store, settings, manifest, name)
         except FoldcastError as error:
             failures.append(f"{cycle}: {error}")
-            continue
-        if result is not None:
-            done.append(cycle)
-            if name == FIELDS:
-                _alert(store, result)
-        _tell_missing(store, settings, manifest, name)
     return done, failures
 
 
 def _tell_missing(store: ObjectStore, settings: Settings, manifest: Manifest, name: str) -> None:
-    """Record the times whose truth is no longer waited for, and say so once."""
+    """Record the times whose truth is no longer waited for; log when there are more, raise one event of them."""
     cycle, patience = manifest.cycle, settings.configured_model(manifest.cycle.model).truth_within
+    known = given_up(store, manifest, name)
     missing = give_up(store, manifest, name, patience=patience, now=utc_now())
-    if missing:
+    if not set(missing) <= set(known):
         _LOG.warning(
             "%s: truth of %d of %d times is missing (%s), first %s",
             cycle, len(missing), manifest.steps, name, missing[0],
         )  # fmt: skip
-        raise_event_once(
-            store, "truth-missing", cycle, statistics=name, valid_times=[str(time) for time in missing[:10]]
-        )
+    if missing:
+        times = [str(time) for time in missing[:10]]
+        raise_event_once(store, "truth-missing", cycle, about=name, statistics=name, valid_times=times)
 
 
 def _report(store: ObjectStore, settings: Settings, model: str, name: str) -> list[str]:

@@ -53,10 +53,20 @@ def raise_event(event: CycleEvent, cycle: Cycle, **payload: Any) -> None:
     )
 
 
-def raise_event_once(store: ObjectStore, event: CycleEvent, cycle: Cycle, **payload: Any) -> bool:
-    """Raise an event unless this store already holds the mark that it was; returns whether it was raised."""
+def raise_event_once(
+    store: ObjectStore, event: CycleEvent, cycle: Cycle, *, about: str = "", **payload: Any
+) -> bool:
+    """Raise an event unless this store already holds the mark that it was; returns whether it was raised.
+
+    Args:
+        store: where the mark lies.
+        event: which.
+        cycle: of which cycle.
+        about: what it is raised once about; default: the cycle.
+        payload: of the event.
+    """
     mark = json.dumps({"event": event_name(event), **payload}, default=str).encode()
-    if not store.create(layout.event_mark(cycle, event), mark):
+    if not store.create(layout.event_mark(cycle, event, about), mark):
         return False
     raise_event(event, cycle, **payload)
     return True

@@ -199,9 +199,13 @@ def claim_heartbeat(cycle: Cycle, number: int) -> str:
     return f"{claims_prefix(cycle)}{number:06d}.heartbeat.json"
 
 
-def event_mark(cycle: Cycle, event: str) -> str:
-    """The mark that an event of a cycle was raised, so that it is raised once."""
-    return f"events/{cycle}/{event}.json"
+def event_mark(cycle: Cycle, event: str, about: str = "") -> str:
+    """The mark that an event of a cycle (about one thing of several) was raised, so that it is raised once."""
+    return (
+        f"events/{cycle}/{event}-{about.removesuffix('.nc')}.json"
+        if about
+        else f"events/{cycle}/{event}.json"
+    )
 
 
 def event_marks(cycle: Cycle) -> str:

@@ -33,18 +33,20 @@ def unscored(store: ObjectStore, manifest: Manifest, name: str) -> tuple[datetim
 
 
 def given_up(store: ObjectStore, manifest: Manifest, name: str) -> tuple[datetime, ...]:
-    """Valid times of a cycle whose truth is recorded as missing."""
+    """Valid times of a cycle whose truth is recorded as missing; none if the record is damaged."""
     try:
         record = json.loads(store.read(layout.missing_truth(manifest.cycle, name)))
-    except StoreError:
+        return tuple(datetime.fromisoformat(time) for time in record["valid_times"])
+    except (StoreError, ValueError, KeyError, TypeError):
         return ()
-    return tuple(datetime.fromisoformat(time) for time in record["valid_times"])
 
 
 def give_up(
     store: ObjectStore, manifest: Manifest, name: str, *, patience: timedelta, now: datetime
 ) -> tuple[datetime, ...]:
     """Record what is still not there and older than it may be; the times, empty if all may come yet.
+
+    A record of the same times stays, with when they were given up.
 
     Args:
         store: where the statistics lie.
@@ -57,9 +59,9 @@ def give_up(
     times = tuple(
         time for time in unscored(store, manifest, name) if now - max(time, manifest.published_at) > patience
     )
-    if times:
+    if times and times != given_up(store, manifest, name):
         record = {"valid_times": [time.isoformat() for time in times], "given_up_at": now.isoformat()}
         store.write(key, json.dumps(record, indent=1).encode())
-    else:
+    elif not times:
         store.delete(key)
     return times

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ import flows.verification
 import tasks.verification
 from flows.verification import verification, verify
 from infra import events, layout
-from infra.errors import FoldcastError
+from infra.errors import FoldcastError, TransientSourceError
 from infra.object_store import ObjectStore
 from infra.publication import Manifest, make_visible
 from infra.settings import (
@@ -178,3 +179,70 @@ def test_truth_that_never_comes_is_missing_and_no_longer_waited_for(
     assert verify_at(limit + timedelta(days=9), again=True) == [str(CYCLE), str(LATER)]
     assert load_statistics(store, CYCLE).sizes["lead_time"] == 2
     assert not store.exists(layout.missing_truth(CYCLE, FIELDS))
+
+
+def test_analyses_and_station_reports_that_never_come_are_told_of_each_once(
+    run: Callable[..., tuple[Settings, SyntheticSource]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings, _ = run(INIT_TIME)
+    store = settings.store.open()
+    publish(store, CYCLE, members=2, published_at=INIT_TIME)
+    raised: list[str] = []
+    monkeypatch.setattr(
+        events, "raise_event", lambda _, cycle, **payload: raised.append(payload["statistics"])
+    )
+    first = (
+        INIT_TIME + timedelta(hours=13) + settings.models["good"].truth_within
+    )  # the second time may still come
+    for hours in (0, 1, 12, 13):
+        now = first + timedelta(hours=hours)
+        monkeypatch.setattr(flows.verification, "utc_now", lambda now=now: now)
+        verification.fn(models=["good"])
+        if hours == 1:
+            record = json.loads(store.read(layout.missing_truth(CYCLE, FIELDS)))
+            assert record["given_up_at"] == first.isoformat()
+    assert raised == [FIELDS, STATIONS]
+    told = [record.getMessage() for record in caplog.records if "is missing" in record.getMessage()]
+    assert [text.split(" times")[0].split("truth of ")[1] for text in told] == [
+        "1 of 2",
+        "1 of 2",
+        "2 of 2",
+        "2 of 2",
+    ]
+
+
+def test_a_store_that_fails_at_one_cycle_keeps_no_other_from_being_scored(
+    run: Callable[..., tuple[Settings, SyntheticSource]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = without_stations(run(INIT_TIME + timedelta(days=3)), monkeypatch)
+    store = settings.store.open()
+    for cycle in (CYCLE, LATER):
+        publish(store, cycle, members=2)
+    give_up = flows.verification.give_up
+
+    def failing(store: ObjectStore, manifest: Manifest, name: str, **arguments: Any) -> tuple[datetime, ...]:
+        if manifest.cycle == CYCLE:
+            raise TransientSourceError("503")
+        return give_up(store, manifest, name, **arguments)
+
+    monkeypatch.setattr(flows.verification, "give_up", failing)
+    with pytest.raises(FoldcastError, match=f"1 cycles could not be scored, first {CYCLE}: 503"):
+        verification.fn(models=["good"])
+    assert load_statistics(store, LATER).sizes["lead_time"] == 2
+    assert list(store.list("reports/good/"))
+
+
+@pytest.mark.parametrize("record", [b"{", b"{}", b"[]", b'{"valid_times": ["soon"]}'])
+def test_a_damaged_record_of_missing_truth_is_none(
+    record: bytes, run: Callable[..., tuple[Settings, SyntheticSource]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, _ = without_stations(run(INIT_TIME), monkeypatch)
+    store = settings.store.open()
+    publish(store, CYCLE, members=2, published_at=INIT_TIME)
+    store.write(layout.missing_truth(CYCLE, FIELDS), record)
+    now = INIT_TIME + timedelta(hours=25) + settings.models["good"].truth_within
+    monkeypatch.setattr(flows.verification, "utc_now", lambda: now)
+    assert verification.fn(models=["good"]) == []
+    assert len(json.loads(store.read(layout.missing_truth(CYCLE, FIELDS)))["valid_times"]) == 2
