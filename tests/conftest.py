@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parent.parent
 
+QUICK_COMPILATION = "--xla_backend_optimization_level=0"
+"""For XLA_FLAGS: the suite compiles hundreds of programs and runs most of them once."""
+
+
+def pytest_configure() -> None:
+    """Have this process, and those that it starts, compile quickly."""
+    os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.settings import child_environment
+from tests.conftest import QUICK_COMPILATION
 
 
 def compute(repository: Path, parity_dir: Path, folder: Path, devices: int) -> dict[str, Any]:
@@ -21,7 +22,9 @@ def compute(repository: Path, parity_dir: Path, folder: Path, devices: int) -> d
             str(folder),
             *("4", "2", "4"),
         ],
-        env=child_environment(XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}"),
+        env=child_environment(
+            XLA_FLAGS=f"{QUICK_COMPILATION} --xla_force_host_platform_device_count={devices}"
+        ),
         cwd=repository,
         capture_output=True,
         text=True,

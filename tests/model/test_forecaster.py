@@ -16,6 +16,7 @@ from model.network_forecaster import NetworkForecaster, PendingStep, _Weather
 from model.rollout.rng import base_key, member_key
 from model.rollout.rollout import rollout
 from model.rollout.state import RolloutState
+from tests.conftest import QUICK_COMPILATION
 from tests.model.tiny import GRID, INIT_TIME, initial_condition, params_file, statistics
 
 
@@ -96,7 +97,7 @@ for member, forecaster in enumerate(reversed(results)):
     for (_, step), fields in fields_of(forecaster, [member], 2).items():
         assert fields.identical(first[member, step]), (member, step)
 """
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PATH": ""}
+    environment = {"XLA_FLAGS": f"{QUICK_COMPILATION} --xla_force_host_platform_device_count=2", "PATH": ""}
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True

@@ -20,6 +20,7 @@ from model.network_forecaster import NetworkForecaster
 from model.normalization import Statistics
 from model.rollout.rng import base_key, member_key
 from model.rollout.rollout import rollout
+from tests.conftest import QUICK_COMPILATION
 from tests.model.gencast.test_denoiser import TASK, config, random_parameters
 from tests.model.tiny import GRID, INIT_TIME, initial_condition, statistics
 
@@ -79,7 +80,7 @@ together = fields_of(first, [0, 1])
 for place, fields in (fields_of(second, [0]) | fields_of(first, [1])).items():
     assert fields.identical(together[place]), place
 """
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PATH": ""}
+    environment = {"XLA_FLAGS": f"{QUICK_COMPILATION} --xla_force_host_platform_device_count=2", "PATH": ""}
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True

@@ -14,6 +14,7 @@ import pytest
 from model.networks import graphcast_graphs
 from model.training.parallel import DeviceLayout
 from model.training.partition import partition_structure
+from tests.conftest import QUICK_COMPILATION
 from tests.fakes.training_archive import write_archive, write_statistics
 from tests.model.tiny import CONFIG, GRID
 
@@ -27,7 +28,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, flo
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "XLA_FLAGS": f"{QUICK_COMPILATION} --xla_force_host_platform_device_count=4",
         },
         capture_output=True,
         text=True,
