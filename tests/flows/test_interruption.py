@@ -22,7 +22,8 @@ from infra.settings import child_environment, load_settings
 from model.cycle import Cycle
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 24
+STEPS = 96
+_TRIES = 3
 CYCLE = Cycle(model="tiny", init_time=INIT_TIME)
 CONFIGURATION = f"""
 [store]
@@ -59,34 +60,45 @@ def started(folder: Path, server: LocalServer) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_checkpoint(store: ObjectStore, process: subprocess.Popen[str]) -> None:
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
     """Until the member has come some steps far."""
-    while not any("/checkpoints/" in key for key in store.list(f"runs/{CYCLE}/")):
+    while not any((folder / "data" / "runs").glob("*/*/*/checkpoints/*")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
+
+
+def interrupted(folder: Path, server: LocalServer) -> tuple[int, str]:
+    """Code and message of a command that gets Ctrl-C once it has a checkpoint."""
+    folder.mkdir()
+    with started(folder, server) as process:
+        try:
+            wait_for_checkpoint(folder, process)
+            os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    return process.returncode, said
 
 
 @pytest.mark.server
 def test_ctrl_c_publishes_nothing_and_the_next_run_goes_on(
     tmp_path: Path, prefect_server: LocalServer
 ) -> None:
-    store = ObjectStore(root=str(tmp_path / "data"))
-    with started(tmp_path, prefect_server) as process:
-        try:
-            wait_for_checkpoint(store, process)
-            os.killpg(process.pid, signal.SIGINT)
-            _, said = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 130, said
+    for attempt in range(_TRIES):  # on a busy machine the command may be done before it is interrupted
+        folder = tmp_path / f"{attempt}"
+        code, said = interrupted(folder, prefect_server)
+        if code != 0:
+            break
+    assert code == 130, said
     assert said == "foldcast: interrupted; what is done is kept, run the same command again to go on\n"
+    store = ObjectStore(root=str(folder / "data"))
     assert not store.exists(layout.cycle_manifest(CYCLE))
     assert not store.exists(layout.latest(CYCLE.model))
     assert [status.state for status in list_cycles(store)] == ["unfinished"]
 
     reached: list[int] = []
     run_cycle(
-        CYCLE, load_settings(tmp_path / "foldcast.toml"), progress=lambda latest: reached.append(latest.step)
+        CYCLE, load_settings(folder / "foldcast.toml"), progress=lambda latest: reached.append(latest.step)
     )
     assert 1 < min(reached) <= max(reached) == STEPS
     assert read_manifest(store, CYCLE).steps == STEPS

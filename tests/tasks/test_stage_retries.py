@@ -110,13 +110,16 @@ def test_a_fault_that_does_not_pass_ends_the_task_at_once(
         state.result()
 
 
+@pytest.mark.timeout(
+    200, method="thread"
+)  # the default method uses the alarm that the task's timeout uses too
 def test_a_source_that_hangs_ends_with_the_tasks_timeout(
     server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never = threading.Event()
     source = FailingSource(hang=never)
     try:
-        state = run_in_flow(source, tmp_path, monkeypatch, AT_ONCE.with_options(timeout_seconds=0.5))
+        state = run_in_flow(source, tmp_path, monkeypatch, AT_ONCE.with_options(timeout_seconds=10))
         assert (state.name, len(source.asked)) == ("TimedOut", 1)
         assert not never.is_set()  # the source hangs still; the run has ended all the same
     finally:
