@@ -57,7 +57,13 @@ def started(folder: Path, server: LocalServer) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear_interrupts,
     )
+
+
+def _hear_interrupts() -> None:
+    """As in a terminal; what starts the suite in the background may have turned it off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
