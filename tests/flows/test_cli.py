@@ -15,8 +15,8 @@ import pytest
 
 import flows.forecast  # noqa: F401  its logging set-up closes absl's stream, within a test the captured one
 from flows.cli import app, main
-from infra.demo import bundled
 from infra.errors import FoldcastError, StoreError
+from tests.tools.tiny_service import tiny_configuration
 
 COMMANDS = (
     "demo", "forecast", "rollout", "checkpoint show", "plan", "decode", "regrid", "backfill", "verify",
@@ -24,23 +24,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-CONFIGURATION = f"""
-[store]
-root = "data"
-[run]
-cache = "cache"
-[sources.archive]
-type = "nature-run"
-kind = "nature-run"
-roots = ["{bundled("analyses")}"]
-[models.tiny]
-checkpoint = "{bundled("graphcast.npz")}"
-statistics = "{bundled("graphcast_stats")}"
-trained_on = "nature-run"
-source = "archive"
-steps = 1
-products = {{formats = ["zarr"], quantiles = [0.5], events = []}}
-"""
+CONFIGURATION = tiny_configuration(steps=1)
 
 
 @pytest.fixture(autouse=True)

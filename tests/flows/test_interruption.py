@@ -14,35 +14,25 @@ import pytest
 from flows.forecast import run_cycle
 from infra import layout
 from infra.cycle_status import list_cycles
-from infra.demo import INIT_TIME, bundled
+from infra.demo import INIT_TIME
 from infra.local_services import LocalServer
 from infra.object_store import ObjectStore
 from infra.publication import read_manifest
 from infra.settings import child_environment, load_settings
 from model.cycle import Cycle
+from tests.tools.tiny_service import tiny_configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 96
 _TRIES = 3
 CYCLE = Cycle(model="tiny", init_time=INIT_TIME)
-CONFIGURATION = f"""
-[store]
-root = "data"
-[run]
-cache = "cache"
-[sources.archive]
-type = "nature-run"
-kind = "nature-run"
-roots = ["{bundled("analyses")}"]
-[models.tiny]
-checkpoint = "{bundled("graphcast.npz")}"
-statistics = "{bundled("graphcast_stats")}"
-trained_on = "nature-run"
-source = "archive"
-steps = {STEPS}
-checkpoint_every = 1
-products = {{formats = ["zarr"], quantiles = [0.5], events = []}}
-"""
+CONFIGURATION = tiny_configuration(steps=STEPS, model="checkpoint_every = 1")
+
+# A shell that runs the suite in the background turns interrupts off, and children inherit it.
+HEARING_INTERRUPTS = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('flows.cli', run_name='__main__', alter_sys=True)"
+)
 
 
 def started(folder: Path, server: LocalServer) -> subprocess.Popen[str]:
@@ -50,20 +40,14 @@ def started(folder: Path, server: LocalServer) -> subprocess.Popen[str]:
     (folder / "foldcast.toml").write_text(CONFIGURATION)
     command = ["forecast", "--model", "tiny", "--init", CYCLE.identifier]
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *command],
+        [sys.executable, "-c", HEARING_INTERRUPTS, *command],
         cwd=folder,
         env=child_environment(PREFECT_API_URL=server.api_url, PYTHONPATH=str(ROOT)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_hear_interrupts,
     )
-
-
-def _hear_interrupts() -> None:
-    """As in a terminal; what starts the suite in the background may have turned it off."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
