@@ -15,7 +15,7 @@ from prefect import flow
 
 from infra.errors import FoldcastError
 from infra.events import raise_event_once
-from infra.failures import readable_failure
+from infra.failures import readable_failure, told_as_failure
 from infra.object_store import ObjectStore
 from infra.settings import Settings, SettingsError, load_settings
 from model.cycle import Cycle, recent_init_times
@@ -124,8 +124,7 @@ def look_after(
 
 def _missing(cycle: Cycle, settings: Settings) -> tuple[str, ...]:
     try:
-        return missing_inputs(cycle, settings)
-    except Exception as error:
-        if not isinstance(error, FoldcastError):
-            _LOG.exception("%s: its source could not be asked", cycle)
-        return (f"all of it: the source cannot be asked: {readable_failure(error) or repr(error)}",)
+        with told_as_failure(f"{cycle}: its source could not be asked"):
+            return missing_inputs(cycle, settings)
+    except FoldcastError as error:
+        return (f"all of it: the source cannot be asked: {error}",)

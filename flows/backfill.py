@@ -16,7 +16,7 @@ from rich.table import Table
 
 from flows.forecast import run_cycle
 from infra.errors import FoldcastError, TransientSourceError
-from infra.failures import readable_failure
+from infra.failures import told_as_failure
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
 from infra.terminal import FoldingTable, command_console
@@ -213,12 +213,10 @@ def foreseen(store: ObjectStore, cycle: Cycle, settings: Settings) -> LaunchOutc
         return known
     source = settings.configured_model(cycle.model).source
     try:
-        missing = missing_inputs(cycle, settings)
-    except Exception as error:
-        if not isinstance(error, FoldcastError):
-            _LOG.exception("%s: its source could not be asked", cycle)
-        reason = f"source {source!r}: {readable_failure(error) or repr(error)}"
-        return LaunchOutcome(cycle=cycle, state="unknown", reason=reason)
+        with told_as_failure(f"{cycle}: its source could not be asked"):
+            missing = missing_inputs(cycle, settings)
+    except FoldcastError as error:
+        return LaunchOutcome(cycle=cycle, state="unknown", reason=f"source {source!r}: {error}")
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         reason = f"would fail: source {source!r} lacks {missing[0]}{more}"

@@ -15,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.runtime import flow_run
 
 from infra.terminal import command_console
+from infra.whole_files import write_whole
 from tasks.training import Preparation, UpdateReport, prepare, updates
 from tasks.training_settings import read_training_settings
 
@@ -114,9 +115,8 @@ class _Curves:
 
     def add(self, report: UpdateReport) -> None:
         """Take up an update; publish what changed."""
-        if (
-            not self._begun
-        ):  # what was made after the checkpoint from which the training goes on is made again
+        if not self._begun:
+            # What was made after the checkpoint from which the training goes on is made again.
             self._points, self._skill = (
                 [row for row in rows if int(row["update"]) <= report.update]
                 for rows in (self._points, self._skill)
@@ -134,9 +134,7 @@ class _Curves:
             self.publish()
 
     def _keep(self) -> None:
-        unfinished = self._file.with_suffix(".partial")
-        unfinished.write_text(json.dumps({"loss": self._points, "skill": self._skill}))
-        unfinished.replace(self._file)
+        write_whole(self._file, json.dumps({"loss": self._points, "skill": self._skill}).encode())
 
     def publish(self) -> None:
         """The tables as they are."""

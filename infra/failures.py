@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from infra.errors import FoldcastError
 from infra.machine_faults import behind, machine_fault
+
+_LOG = logging.getLogger(__name__)
 
 EXTRAS = {
     "asyncpg": "postgresql",
@@ -32,6 +37,25 @@ def readable_failure(error: BaseException) -> str | None:
     if isinstance(error, FoldcastError):
         return str(error)
     return machine_fault(error) or missing_extra(error) or _server_failure(error) or _system_failure(error)
+
+
+@contextmanager
+def told_as_failure(what: str) -> Iterator[None]:
+    """Whatever the block raises, as a FoldcastError for people; of what is none, the log has the traceback.
+
+    Args:
+        what: that was tried, for the log.
+
+    Raises:
+        FoldcastError: the block's own, or one that says what it raised.
+    """
+    try:
+        yield
+    except FoldcastError:
+        raise
+    except Exception as error:
+        _LOG.exception("%s", what)
+        raise FoldcastError(readable_failure(error) or repr(error)) from error
 
 
 def missing_extra(error: BaseException) -> str | None:

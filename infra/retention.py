@@ -21,9 +21,6 @@ from model.cycle import Cycle, parse_init_time
 
 _OWNER = "retention"
 
-DEFAULT_REACH = timedelta(days=12)
-"""Before its init_time, from where a cycle may read analyses: the sea of ten days before, and its frames."""
-
 
 def expired_cycles(
     store: ObjectStore, *, keep: timedelta, now: datetime, model: str | None = None
@@ -73,9 +70,7 @@ def remove_cycle(store: ObjectStore, cycle: Cycle) -> bool:
     return True
 
 
-def expired_fields(
-    store: ObjectStore, *, keep: timedelta, now: datetime, reach: timedelta = DEFAULT_REACH
-) -> list[str]:
+def expired_fields(store: ObjectStore, *, keep: timedelta, now: datetime, reach: timedelta) -> list[str]:
     """Prefixes of raw and regridded analyses valid longer ago than ``keep``, but for those of cycles under way.
 
     Args:

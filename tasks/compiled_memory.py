@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 
 from infra.version import code_version
+from infra.whole_files import write_whole
 from model.forecaster import Forecaster, NetworkForecaster
 
 
@@ -42,11 +42,7 @@ def compiled_memory(forecaster: Forecaster, cache: Path, name: str) -> int | Non
         return None
     parts = forecaster.compiled_memory()
     total = sum(parts.values())
-    path = _file(cache, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}")
-    unfinished.write_text(json.dumps({"device_bytes": total, **parts}))
-    unfinished.replace(path)
+    write_whole(_file(cache, name), json.dumps({"device_bytes": total, **parts}).encode())
     return total
 
 

@@ -24,6 +24,7 @@ from infra.errors import FoldcastError
 from infra.resources import host_memory_available
 from infra.training_archive import StoredField, read_archive
 from infra.training_checkpoints import TrainingCheckpoints
+from infra.whole_files import write_whole
 from model.checkpoint_file import CheckpointFile, FamilyConfig, read_checkpoint, write_checkpoint
 from model.errors import InvalidFieldError
 from model.gencast.gencast import gencast_graphs, gencast_network, gencast_structure, noise_basis
@@ -283,11 +284,8 @@ def _losses(preparation: Preparation) -> dict[int, FamilyLoss]:
 def write_params(preparation: Preparation, state: TrainingState) -> Path:
     """Write the averaged parameters in the published format; the file appears only when whole."""
     params = jax.tree.map(lambda array: np.asarray(array, np.float32), state.average)
-    path = preparation.settings.output / "params.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_bytes(write_checkpoint(dataclasses.replace(preparation.checkpoint, params=params)))
-    return temporary.replace(path)
+    checkpoint = dataclasses.replace(preparation.checkpoint, params=params)
+    return write_whole(preparation.settings.output / "params.npz", write_checkpoint(checkpoint))
 
 
 def _origin(

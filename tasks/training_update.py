@@ -13,6 +13,7 @@ import optax
 
 from infra.errors import DoesNotFitError, FoldcastError
 from infra.resources import host_memory_available
+from infra.whole_files import write_whole
 from model.errors import UnknownOptionError
 from model.graphs.graph_network import Parameters
 from model.networks import graphcast_graphs
@@ -84,10 +85,7 @@ def build_update(
             f"training: no level of recomputation fits into {available} bytes of device memory; take a smaller "
             "batch_size with accumulate, or divide a sample over more devices"
         )
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = remembered.with_suffix(".partial")
-    unfinished.write_text(json.dumps(dataclasses.asdict(level)))
-    unfinished.replace(remembered)
+    write_whole(remembered, json.dumps(dataclasses.asdict(level)).encode())
     return build(level)
 
 

@@ -16,6 +16,7 @@ from model.cycle import Cycle
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 WINTER = Cycle(model="m", init_time=datetime(2026, 1, 5, tzinfo=UTC))
 KEEP = timedelta(days=30)
+REACH = timedelta(days=12)
 
 
 @pytest.fixture
@@ -92,9 +93,9 @@ def test_analyses_expire_but_for_those_a_running_cycle_needs(store: ObjectStore)
         store.write(layout.fields("provider", valid_time, "t.zarr.json"), b"{}")
     folder = layout.fields_prefix("provider", f"{earlier:%Y%m%dT%HZ}")
     claim = claim_cycle(store, WINTER, owner="backfill")
-    assert expired_fields(store, keep=KEEP, now=NOW) == [folder]
+    assert expired_fields(store, keep=KEEP, now=NOW, reach=REACH) == [folder]
     claim.release()
-    assert expired_fields(store, keep=KEEP, now=NOW) == [
+    assert expired_fields(store, keep=KEEP, now=NOW, reach=REACH) == [
         folder,
         layout.fields_prefix("provider", f"{needed:%Y%m%dT%HZ}"),
     ]
@@ -108,11 +109,11 @@ def test_claims_that_cannot_matter_are_not_read(store: ObjectStore, monkeypatch:
         claim_cycle(store, cycle, owner="backfill").release()
     asked: list[Cycle] = []
     monkeypatch.setattr(retention, "holder_of", lambda store, cycle: asked.append(cycle))
-    assert len(expired_fields(store, keep=KEEP, now=NOW)) == 1
+    assert len(expired_fields(store, keep=KEEP, now=NOW, reach=REACH)) == 1
     assert asked == [WINTER]
 
 
 def test_the_sea_of_days_before_stays_for_a_cycle_under_way(store: ObjectStore) -> None:
     store.write(layout.fields("era5t", WINTER.init_time - timedelta(days=10), "sst.zarr.json"), b"{}")
     claim_cycle(store, WINTER, owner="backfill")
-    assert expired_fields(store, keep=KEEP, now=NOW) == []
+    assert expired_fields(store, keep=KEEP, now=NOW, reach=REACH) == []
