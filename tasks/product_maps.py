@@ -34,7 +34,7 @@ MOST_LEADS = 6
 
 
 def mapped_leads(hours: Sequence[int], *, most: int = MOST_LEADS) -> list[int]:
-    """Positions of at most ``most`` lead times, evenly spread, whole days where there are any.
+    """Positions of at most ``most`` lead times, equally far apart up to the last, whole days where there are any.
 
     Args:
         hours: all lead times.
@@ -42,7 +42,8 @@ def mapped_leads(hours: Sequence[int], *, most: int = MOST_LEADS) -> list[int]:
     """
     whole_days = [index for index, value in enumerate(hours) if value % 24 == 0]
     choice = whole_days or list(range(len(hours)))
-    return [choice[round(at)] for at in np.linspace(0, len(choice) - 1, min(most, len(choice)))]
+    every = -(-len(choice) // most)
+    return choice[::-1][::every][::-1]
 
 
 def draw_pictures(

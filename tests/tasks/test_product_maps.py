@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from model.diagnostics.ensemble_products import Event
 from tasks.product_maps import _event_title, mapped_leads
 
 
-def test_whole_days_are_drawn_first_and_last_included() -> None:
-    hours = list(range(12, 252, 12))
-    drawn = [hours[index] for index in mapped_leads(hours)]
-    assert drawn == [24, 72, 120, 144, 192, 240]
-    assert mapped_leads([6, 12, 18]) == [0, 1, 2]
-    assert mapped_leads([6, 12, 18, 24, 30]) == [3]
-    assert mapped_leads(hours, most=1) == [1]
+@pytest.mark.parametrize(
+    ("hours", "drawn"),
+    [
+        (range(12, 252, 12), [48, 96, 144, 192, 240]),
+        (range(12, 372, 12), [72, 144, 216, 288, 360]),
+        (range(6, 126, 6), [24, 48, 72, 96, 120]),
+        ([6, 12, 18], [6, 12, 18]),
+        ([6, 12, 18, 24, 30], [24]),
+    ],
+)
+def test_whole_days_equally_far_apart_are_drawn_up_to_the_last(
+    hours: Sequence[int], drawn: list[int]
+) -> None:
+    assert [hours[index] for index in mapped_leads(hours)] == drawn
+
+
+def test_one_map_is_that_of_the_last_day() -> None:
+    assert mapped_leads([12, 24, 36, 48, 60], most=1) == [3]
 
 
 @pytest.mark.parametrize(
