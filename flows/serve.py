@@ -17,6 +17,7 @@ from types import FrameType
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pydantic import SecretStr
+from rich.console import Console
 
 from infra.automations import create_automations
 from infra.claims import utc_now
@@ -51,7 +52,7 @@ def serve(
     metrics_port: int | None = None,
     prefect_file: Path = Path("prefect.yaml"),
 ) -> None:
-    """Start everything and keep it running until interrupted; a service that ends is started again.
+    """Start everything and keep it running until it is stopped; a service that ends is started again.
 
     Args:
         host: address of the UI and API; anything but loopback needs credentials.
@@ -78,17 +79,17 @@ def serve(
         credentials=SecretStr(credentials) if credentials else None,
         variables=_configuration(host, pages_port),
     )
-    signal.signal(signal.SIGTERM, _stop)  # as a service manager ends it
-    with ExitStack() as others, Supervisor() as services:
+    open_store = partial(_open_store, server)
+    with _stoppable(console), ExitStack() as others, Supervisor() as services:
         others.enter_context(sole_use(server.home))
         services.start("server", partial(running_server, server))
         set_up(server, prefect_file, gpu_workers=gpu_workers)
         if pages_port:
             with _free(pages_port):
-                others.callback(serve_store(_open_store, host=host, port=pages_port, credentials=credentials))
+                others.callback(serve_store(open_store, host=host, port=pages_port, credentials=credentials))
         if metrics_port is not None:
             with _free(metrics_port):
-                others.callback(serve_metrics(_open_store, port=metrics_port, clock=utc_now, host=host))
+                others.callback(serve_metrics(open_store, port=metrics_port, clock=utc_now, host=host))
         worker = partial(running_worker, server)
         services.start(
             "controller", partial(worker, pool="controller", name="controller", limit=CONTROLLER_SLOTS)
@@ -107,6 +108,16 @@ def serve(
             for name in services.look():
                 console.print(f"{utc_now():%Y-%m-%d %H:%M:%S}Z {name} had ended and was started again")
             time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _stoppable(console: Console) -> Iterator[None]:
+    """Ctrl-C, or SIGTERM as a service manager sends it, ends the block: so a service ends, and nothing has failed."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("Foldcast has stopped serving; what was under way goes on when it serves again.")
 
 
 def _stop(_: int, __: FrameType | None) -> None:
@@ -143,8 +154,9 @@ def _free(port: int) -> Iterator[None]:
         raise ServiceError(f"port {port}: expected it free, got: {error.strerror}") from None
 
 
-def _open_store() -> ObjectStore:
-    return load_settings().store.open()
+def _open_store(server: LocalServer) -> ObjectStore:
+    with temporary_settings(client_settings(server)):  # it may keep the store's keys
+        return load_settings().store.open()
 
 
 def set_up(server: LocalServer, prefect_file: Path, *, gpu_workers: int = 1) -> None:

@@ -13,7 +13,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from infra.credential_blocks import STORE_KEYS, read_store_keys
 from infra.errors import FoldcastError, UnknownModelError
 from infra.object_store import ObjectStore
 
@@ -42,18 +51,47 @@ class StoreSettings(_Section):
     endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible server.")
     access_key: SecretStr | None = Field(None, description="Access key; default: the ambient credentials.")
     secret_key: SecretStr | None = Field(None, description="Secret key of the access key.")
+    session_token: SecretStr | None = Field(None, description="Token of temporary keys.")
+    credentials_block: str | None = Field(
+        None,
+        description="Instead of keys here: the Prefect Secret that holds them, a JSON object with access_key, "
+        "secret_key and, where needed, session_token and endpoint_url.",
+    )
     public_url: str | None = Field(None, description="Base URL under which readers see the store, for links.")
 
+    @model_validator(mode="after")
+    def _keys_from_one_place(self) -> StoreSettings:
+        keys = (self.access_key, self.secret_key)
+        if self.credentials_block is not None and any((*keys, self.session_token)):
+            raise ValueError("expected either keys or credentials_block, got both")
+        if any(keys) and not all(keys):
+            raise ValueError("expected both access_key and secret_key, got one of them")
+        return self
+
     def open(self) -> ObjectStore:
-        """The object store these settings describe."""
-        options: dict[str, Any] = {}
-        if self.root.startswith("s3://"):
-            if self.endpoint_url is not None:
-                options["endpoint_url"] = self.endpoint_url
-            if self.access_key is not None and self.secret_key is not None:
-                options["key"] = self.access_key.get_secret_value()
-                options["secret"] = self.secret_key.get_secret_value()
+        """The object store these settings describe.
+
+        Raises:
+            CredentialsError: the block that is named is not there or does not hold keys.
+        """
+        if not self.root.startswith("s3://"):
+            return ObjectStore(root=self.root)
+        given: dict[str, str | None] = {"endpoint_url": self.endpoint_url}
+        if self.credentials_block is not None:
+            given |= read_store_keys(self.credentials_block)
+        else:
+            secrets = {name: getattr(self, name) for name in STORE_KEYS}
+            given |= {name: secret.get_secret_value() for name, secret in secrets.items() if secret}
+        options = {option: given[name] for name, option in _S3_OPTIONS.items() if given.get(name)}
         return ObjectStore(root=self.root, options=options)
+
+
+_S3_OPTIONS = {
+    "endpoint_url": "endpoint_url",
+    "access_key": "key",
+    "secret_key": "secret",
+    "session_token": "token",
+}
 
 
 class SourceSettings(_Section):
@@ -67,6 +105,10 @@ class SourceSettings(_Section):
     parallel: int = Field(4, ge=1, le=16, description="Byte ranges read at once.")
     options: dict[str, Any] = Field(
         default_factory=dict, repr=False, description="Further options of that provider; may hold its key."
+    )
+    credentials_block: str | None = Field(
+        None,
+        description="The Prefect Secret that holds further options, a JSON object, such as a provider's key.",
     )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+from prefect.blocks.system import Secret
 from prefect.settings import temporary_settings
 from pydantic import SecretStr
 
@@ -24,13 +27,18 @@ PROVIDER_KEY = "provider-key-never-shown"
 PASSWORD = "password-never-shown"
 NEVER = "never-shown"
 
+KEYS = f"""
+access_key = "{ACCESS_KEY}"
+secret_key = "{SECRET_KEY}"
+"""
+BLOCK = "store-keys"
+
 CONFIGURATION = """
 webhook = "{webhook}"
 [store]
 root = "{root}"
 endpoint_url = "{endpoint}"
-access_key = "{access_key}"
-secret_key = "{secret_key}"
+{keys}
 [run]
 cache = "{cache}"
 [sources.provider]
@@ -53,15 +61,14 @@ events = []
 """
 
 
-def configure(folder: Path, *, root: str, endpoint: str) -> Path:
+def configure(folder: Path, *, root: str, endpoint: str, keys: str = KEYS) -> Path:
     path = folder / "foldcast.toml"
     path.write_text(
         CONFIGURATION.format(
             webhook=WEBHOOK,
             root=root,
             endpoint=endpoint,
-            access_key=ACCESS_KEY,
-            secret_key=SECRET_KEY,
+            keys=keys,
             cache=folder / "cache",
             analyses=bundled("analyses"),
             provider_key=PROVIDER_KEY,
@@ -72,9 +79,11 @@ def configure(folder: Path, *, root: str, endpoint: str) -> Path:
     return path
 
 
-def command(configuration: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, with every log at its most talkative."""
-    return subprocess.run(
+def command(
+    configuration: Path, *arguments: str, api_url: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with every log at its most talkative; what runs shows no secrets."""
+    with subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *arguments],
         env=child_environment(
             FOLDCAST_CONFIG=str(configuration),
@@ -82,11 +91,28 @@ def command(configuration: Path, *arguments: str) -> subprocess.CompletedProcess
             PREFECT_LOGGING_LEVEL="DEBUG",
             PREFECT_LOGGING_EXTRA_LOGGERS="flows,tasks,infra,s3fs,fsspec",
             AWS_DEFAULT_REGION="us-east-1",
+            **({"PREFECT_API_URL": api_url} if api_url else {}),
         ),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-    )
+    ) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=0.3)
+                return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+            except subprocess.TimeoutExpired:
+                assert NEVER not in command_lines(process.pid)
+
+
+def command_lines(pid: int) -> str:
+    """Arguments and environment, as the system shows them, of a process and of all it started."""
+    lines = []
+    with suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            lines.append(f"{process.cmdline()} {process.environ()}")
+    return "\n".join(lines)
 
 
 def files_with(folder: Path, text: str) -> list[Path]:
@@ -94,22 +120,28 @@ def files_with(folder: Path, text: str) -> list[Path]:
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("where", ["configuration", "block"])
 def test_a_cycle_leaves_none_in_its_output_its_objects_or_its_database(
-    tmp_path: Path, s3_server: S3Server
+    tmp_path: Path, s3_server: S3Server, prefect_server: LocalServer, where: str
 ) -> None:
-    configuration = configure(
-        tmp_path, root=f"s3://{s3_server.new_bucket()}", endpoint=s3_server.options["endpoint_url"]
-    )
-    done = command(configuration, "forecast", "--model", "m", "--init", f"{INIT_TIME:%Y-%m-%dT%H}")
+    root, endpoint = f"s3://{s3_server.new_bucket()}", s3_server.options["endpoint_url"]
+    keys, api_url = KEYS, None
+    if where == "block":
+        keys, api_url = f'credentials_block = "{BLOCK}"', prefect_server.api_url
+        with temporary_settings(client_settings(prefect_server)):
+            Secret(value={"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}).save(BLOCK, overwrite=True)
+    configuration = configure(tmp_path, root=root, endpoint=endpoint, keys=keys)
+    init = f"{INIT_TIME:%Y-%m-%dT%H}"
+    done = command(configuration, "forecast", "--model", "m", "--init", init, api_url=api_url)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Published" in done.stdout
     assert NEVER not in done.stdout + done.stderr
-    store = load_settings(configuration).store.open()
-    keys = list(store.list(""))
-    assert any(key.endswith("manifest.json") for key in keys)
-    assert [key for key in keys if NEVER.encode() in store.read(key)] == []
+    store = load_settings(configure(tmp_path, root=root, endpoint=endpoint)).store.open()
+    written = list(store.list(""))
+    assert any(key.endswith("manifest.json") for key in written)
+    assert [key for key in written if NEVER.encode() in store.read(key)] == []
     configuration.unlink()
-    assert files_with(tmp_path, NEVER) == []
+    assert files_with(tmp_path, NEVER) + files_with(prefect_server.home, NEVER) == []
 
 
 def test_a_store_that_cannot_be_reached_is_reported_without_its_keys(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from infra.credential_blocks import read_credentials
 from infra.errors import FoldcastError
 from infra.settings import SettingsError, SourceSettings
 from infra.sources.source import Source
@@ -15,12 +16,16 @@ def make_source(name: str, settings: SourceSettings) -> Source:
 
     Args:
         name: what it is called in the settings; becomes part of object keys.
-        settings: its type and options; ``options`` are the further arguments of the type's class.
+        settings: its type and options; ``options``, and what its block of credentials holds, are the further
+            arguments of the type's class.
 
     Raises:
         SettingsError: an option the type does not know, or one it needs is missing.
+        CredentialsError: the block that is named is not there.
     """
-    common: dict[str, Any] = {"name": name, **settings.options}
+    block = settings.credentials_block
+    kept = read_credentials(block) if block is not None else {}
+    common: dict[str, Any] = {"name": name, **settings.options, **kept}
     try:
         return _make(settings, common)
     except (TypeError, ValueError) as error:
