@@ -23,7 +23,14 @@ from infra.terminal import FoldingTable, command_console
 from model.cycle import Cycle, cycle_times, parse_init_time
 from tasks.cycle_table import cycle_rows, publish_cycle_table
 from tasks.initial_conditions import missing_inputs
-from tasks.launch import LaunchOutcome, require_server, run_in_store, start_cycle, state_in_store
+from tasks.launch import (
+    LaunchOutcome,
+    require_server,
+    run_in_store,
+    shelter_temporary_server,
+    start_cycle,
+    state_in_store,
+)
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -306,6 +313,7 @@ def backfill_command(
         command_console().print(outcome_table(outcomes))
         require_none_failed(outcomes)
 
+    shelter_temporary_server()
     run()
 
 

@@ -63,8 +63,8 @@ def main() -> None:
 def _is_interruption(error: BaseException) -> bool:
     """Whether Ctrl-C is all that happened.
 
-    It reaches Prefect's temporary server too: a flow run that wants to report it there finds nobody. Anything else
-    that fails meanwhile, a checkpoint that cannot be written say, is a failure of its own.
+    A flow run whose server went at the same moment finds nobody to report it to. Anything else that fails
+    meanwhile, a checkpoint that cannot be written say, is a failure of its own.
     """
     if isinstance(error, KeyboardInterrupt):
         return True

@@ -34,7 +34,7 @@ from infra.work_pool_setup import SOURCE_LIMIT
 from model.cycle import Cycle, parse_init_time, recent_init_times
 from tasks.cycle_links import publish_links
 from tasks.initial_conditions import missing_inputs, prepare_initial_condition_task
-from tasks.launch import held_elsewhere, require_server, start_cycle
+from tasks.launch import held_elsewhere, require_server, shelter_temporary_server, start_cycle
 from tasks.products import make_products
 from tasks.publish import finish_publication, publish_cycle
 from tasks.rollout import ProgressCallback
@@ -167,6 +167,7 @@ def forecast_here(
         with shown_progress(console, cycle, **sizes, published_before=published_before) as progress:
             return run_cycle(cycle, settings, members=members, steps=steps, force=force, progress=progress)
 
+    shelter_temporary_server()
     return run()
 
 

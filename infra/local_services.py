@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import httpx
 from pydantic import SecretStr
@@ -149,19 +150,34 @@ def running_worker(
         yield process
 
 
+def tied_process(
+    command: Sequence[str], environment: Mapping[str, str], *, log: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """A Python module as a child in a session of its own, which a terminal's Ctrl-C does not reach.
+
+    It ends with this process, however that ends, or when its standard input is closed.
+
+    Args:
+        command: the module and its arguments.
+        environment: all of the child's environment.
+        log: takes its output; default: where this process's goes.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "infra.service_program", *command],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT if log is not None else None,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
 @contextmanager
 def _child(server: LocalServer, command: Sequence[str], log_name: str) -> Iterator[subprocess.Popen[bytes]]:
     logs = server.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with open(logs / f"{log_name}.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "infra.service_program", *command],
-            env=child_environment(**server.environment()),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        process = tied_process(command, child_environment(**server.environment()), log=log)
     try:
         yield process
     finally:

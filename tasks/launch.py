@@ -61,6 +61,14 @@ def require_server() -> None:
         )
 
 
+def shelter_temporary_server() -> None:
+    """Let the server that Prefect starts for a command without one end with the command, not before it."""
+    if not PREFECT_API_URL.value():
+        from infra.temporary_server import ShelteredServer  # loads the whole server
+
+        ShelteredServer()
+
+
 def state_in_store(store: ObjectStore, cycle: Cycle) -> LaunchOutcome | None:
     """What the store alone says of a cycle: published, or held by a run; None if neither."""
     if store.exists(layout.cycle_manifest(cycle)):
