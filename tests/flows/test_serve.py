@@ -206,6 +206,32 @@ def test_members_are_never_kept_waiting_by_a_training(
     assert served["training-0"] == (training,)
 
 
+def test_a_service_that_is_stopped_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def server(_: LocalServer) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(poll=lambda: None)
+        print("the server has ended")
+
+    def stop(_: float) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for name, value in {
+        "_configuration": lambda host, port: {}, "running_server": server, "set_up": lambda *_, **__: None,
+        "running_worker": lambda *_, **__: server(_), "time": SimpleNamespace(sleep=stop),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(flows.serve, name, value)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        flows.serve.serve(home=tmp_path, gpu_workers=0, pages_port=0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    *_, ended, said = capsys.readouterr().out.splitlines()
+    assert ended == "the server has ended"
+    assert said == "Foldcast has stopped serving; what was under way goes on when it serves again."
+
+
 def test_what_serve_starts_logs_though_the_command_itself_is_quiet(tmp_path: Path) -> None:
     environment = LocalServer(home=tmp_path).environment()
     assert environment["PREFECT_LOGGING_LEVEL"] == "INFO"
