@@ -66,15 +66,20 @@ def _private_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(autouse=True)
-def _no_compilation_cache_left_behind() -> Iterator[None]:
-    """A test that kept compiled programs in its own folder does not leave that folder to the next one."""
-    yield
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.config.jax_compilation_cache_dir is not None:
-        from jax.experimental.compilation_cache.compilation_cache import reset_cache
+def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The same small programs come again and again: each process of the suite keeps its own in one folder.
 
-        jax.config.update("jax_compilation_cache_dir", None)
-        reset_cache()
+    A test that keeps compiled programs in a folder of its own does not leave that folder to the next one.
+    """
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        folder = str(tmp_path_factory.getbasetemp() / "programs")
+        if jax.config.jax_compilation_cache_dir != folder:
+            from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+            jax.config.update("jax_compilation_cache_dir", folder)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+            reset_cache()
 
 
 def free_port() -> int:

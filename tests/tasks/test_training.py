@@ -2,7 +2,6 @@ import dataclasses
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
-from jax.experimental.compilation_cache import compilation_cache
 
 import tasks.training
 import tasks.training_update
@@ -33,20 +31,6 @@ STAGES = (
     {"updates": 3, "batch_size": 2, "warmup_updates": 1},
     {"updates": 2, "rollout_steps": 2, "accumulate": 2},
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The same small programs come again and again: keep them for this module."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("programs")))
-    jax.config.update(names[1], 0.0)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
