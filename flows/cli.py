@@ -218,6 +218,9 @@ def verify(*, model: str, init: InitTime | None = None, stations: bool = False) 
 def status(*, models: list[str] | None = None) -> None:
     """List cycles: state, members, age, latency after init time.
 
+    States: published; running (a run holds it); quarantined (inputs or products failed a check); unfinished (begun,
+    and nobody is at it).
+
     Example: `foldcast status`
 
     Parameters

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 from rich.table import Table
 
-from infra.cycle_status import CycleStatus, list_cycles
+from infra.cycle_status import CycleStatus, list_cycles, with_running
 from infra.errors import StoreError, UnknownModelError
 from infra.object_store import ObjectStore
 from infra.settings import load_settings
 from infra.terminal import FoldingTable, command_console
 
 _LONG = timedelta(days=10)
-_STYLES = {"published": "green", "quarantined": "red", "unfinished": "yellow"}
+_STYLES = {"published": "green", "quarantined": "red", "unfinished": "yellow", "running": "cyan"}
 
 
 def status(*, models: list[str] | None = None) -> None:
@@ -23,14 +23,14 @@ def status(*, models: list[str] | None = None) -> None:
         models: names of models; default: all in the store.
 
     Raises:
-        StoreError: there is no such store.
+        StoreError: there is no such store, and no model that might begin one is configured.
         UnknownModelError: a model is neither configured nor in the store.
     """
     settings = load_settings()
     store = settings.store.open()
-    if store.is_local and not store.filesystem.isdir(store.root):
+    if not settings.models and store.is_local and not store.filesystem.isdir(store.root):
         raise StoreError(
-            f"store {store.root}: expected a folder, found none; nothing has run yet, or FOLDCAST_CONFIG and "
+            f"store {store.root}: expected a folder, found none, and no model is configured; FOLDCAST_CONFIG and "
             "FOLDCAST_STORE__ROOT name another place"
         )
     known = {*settings.models, *(status.cycle.model for status in list_cycles(store))} if models else set()
@@ -39,7 +39,13 @@ def status(*, models: list[str] | None = None) -> None:
             raise UnknownModelError(
                 f"unknown model {name!r}; configured or in the store: {', '.join(sorted(known)) or 'none'}"
             )
-    command_console().print(status_table(store, models=models, now=datetime.now(UTC)))
+    table = status_table(store, models=models, now=datetime.now(UTC))
+    console = command_console()
+    if table.row_count:
+        console.print(table)
+    else:
+        whose = f" of {', '.join(models)}" if models else ""
+        console.print(f"No cycles{whose} in {store.root} yet", soft_wrap=True)
 
 
 def status_table(store: ObjectStore, *, models: list[str] | None, now: datetime) -> Table:
@@ -49,7 +55,7 @@ def status_table(store: ObjectStore, *, models: list[str] | None, now: datetime)
         table.add_column(column, justify="right" if column in ("members", "age", "latency") else "left")
     names: list[str | None] = [*models] if models else [None]
     for name in names:
-        for cycle_status in list_cycles(store, name):
+        for cycle_status in with_running(store, list_cycles(store, name), name):
             table.add_row(*_cells(cycle_status, now), style=_STYLES[cycle_status.state])
     return table
 

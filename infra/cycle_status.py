@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from infra import layout
+from infra.claims import holder_of
 from infra.errors import PublicationError, StoreError
 from infra.object_store import ObjectStore
 from infra.publication import Manifest
 from model.cycle import Cycle, parse_init_time
 
 _LOOKS = 2
-State = Literal["published", "quarantined", "unfinished"]
+_NEWEST_CLAIMS = 8
+State = Literal["published", "quarantined", "unfinished", "running"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,11 @@ class CycleStatus:
 
     Args:
         cycle: which.
-        state: ``"published"``, ``"quarantined"`` (failed its checks, never published) or ``"unfinished"``
-            (runs exist, nothing published: in progress or abandoned).
+        state: ``"published"``, ``"quarantined"`` (failed its checks, never published), ``"unfinished"`` (runs
+            exist, nothing published) or, as far as ``with_running`` has looked, ``"running"``.
         members: how many were published, or are complete so far.
         published_at: when, UTC; None if it is not.
-        reasons: why it is quarantined.
+        reasons: why it is quarantined, or who works on it.
         simulated: whether its weather is a nature run's: it has no latency.
     """
 
@@ -118,7 +120,33 @@ def list_cycles(
                     for key in store.list(f"{layout.run_prefix(cycle, run)}members/")
                 }
                 found[cycle] = CycleStatus(cycle=cycle, state="unfinished", members=len(members))
-    by_time = sorted(found.values(), key=lambda status: status.cycle.init_time, reverse=True)
+    return _in_order(found.values())
+
+
+def with_running(
+    store: ObjectStore, listed: Iterable[CycleStatus], model: str | None = None
+) -> list[CycleStatus]:
+    """What ``list_cycles`` found, with the cycles that somebody works on now and that are not published.
+
+    A cycle that was just begun has nothing but a claim. Claims stay for good: of those without anything else only
+    the newest few of a model are looked at.
+    """
+    found = {status.cycle: status for status in listed}
+    open_cycles = [status for status in found.values() if status.state != "published"]
+    for name in [model] if model else store.folders(layout.claimed()):
+        begun = [cycle for cycle in _cycles(store, layout.claimed(name), name) if cycle not in found]
+        open_cycles += [
+            CycleStatus(cycle=cycle, state="unfinished", members=0) for cycle in begun[-_NEWEST_CLAIMS:]
+        ]
+    for status in open_cycles:
+        holder = holder_of(store, status.cycle)
+        if holder is not None:
+            found[status.cycle] = replace(status, state="running", reasons=(f"held by {holder}",))
+    return _in_order(found.values())
+
+
+def _in_order(statuses: Iterable[CycleStatus]) -> list[CycleStatus]:
+    by_time = sorted(statuses, key=lambda status: status.cycle.init_time, reverse=True)
     return sorted(by_time, key=lambda status: status.cycle.model)
 
 

@@ -158,7 +158,6 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
             "demo --output foldcast.toml/demo",
             "foldcast.toml/demo/prefect: cannot be written: Not a directory",
         ),
-        ("status", "/data: expected a folder, found none; nothing has run yet, or FOLDCAST_CONFIG and"),
         (
             "verify --model tiny --init 2021-12-28T00",
             "tiny/20211228T00Z: expected a published cycle; the newest of",
@@ -224,6 +223,20 @@ def test_numbers_and_times_are_judged_as_they_are_typed(
     said = " ".join(told(line, capsys, monkeypatch).replace("│", " ").split())
     assert f"for {option}." in said
     assert message in said
+
+
+def test_before_anything_ran_there_are_no_cycles_and_no_alarm(
+    configured: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import flows.status
+
+    for _ in range(2):
+        flows.status.status()
+        assert capsys.readouterr().out == f"No cycles in {configured / 'data'} yet\n"
+        (configured / "data").mkdir(exist_ok=True)
+    (configured / "foldcast.toml").write_text("[store]\nroot = 'elsewhere'\n")
+    said = told("status", capsys, monkeypatch)
+    assert "/elsewhere: expected a folder, found none, and no model is configured; FOLDCAST_CONFIG" in said
 
 
 def test_a_model_that_is_nowhere_is_not_an_empty_table(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from flows.status import status_table
 from infra import layout
+from infra.claims import claim_cycle, held
 from infra.object_store import ObjectStore
 from infra.publication import Manifest, make_visible, quarantine
 from model.cycle import Cycle
@@ -23,6 +26,37 @@ def publish(store: ObjectStore, model: str, *, simulated: bool) -> None:
         published_at=INIT + timedelta(hours=7, minutes=5), files={}, details={"simulated": simulated},
     )  # fmt: skip
     make_visible(store, manifest)
+
+
+def rows_of(table: Table, columns: int) -> list[tuple[object, ...]]:
+    return list(zip(*(list(column.cells) for column in table.columns[:columns]), strict=True))
+
+
+def test_a_cycle_that_somebody_works_on_is_running(tmp_path: Path) -> None:
+    """One has a member, one was quarantined before, of one there is nothing yet; of two the runs have ended."""
+    store = ObjectStore(root=str(tmp_path))
+    again, ended, halfway, new, past = (
+        Cycle(model=name, init_time=INIT) for name in ("again", "ended", "halfway", "new", "past")
+    )
+    quarantine(store, again, run="run", attempt="a", reasons=["spread: expected growth"])
+    for cycle in (ended, halfway):
+        store.write(f"{layout.run_prefix(cycle, 'run')}members/000.json", b"{}")
+    for cycle in (ended, past):
+        with held(claim_cycle(store, cycle, owner="before")):
+            pass
+    with ExitStack() as claims:
+        for cycle in (again, halfway, new):
+            claims.enter_context(held(claim_cycle(store, cycle, owner=f"flow run {cycle.model}-1")))
+        table = status_table(store, models=None, now=INIT)
+    assert rows_of(table, 4) == [
+        ("again", "20260101T00Z", "running", "0"),
+        ("ended", "20260101T00Z", "unfinished", "1"),
+        ("halfway", "20260101T00Z", "running", "1"),
+        ("new", "20260101T00Z", "running", "0"),
+    ]
+    assert [str(reason).partition(",")[0] for reason in table.columns[-1].cells] == [
+        "held by flow run again-1", "", "held by flow run halfway-1", "held by flow run new-1"
+    ]  # fmt: skip
 
 
 def test_cycles_are_told_with_state_age_and_latency(tmp_path: Path) -> None:
