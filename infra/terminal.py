@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -18,8 +19,24 @@ def command_console(*, stderr: bool = False) -> Console:
     Text is printed as it is: what looks like markup or like an emoji's name belongs to it.
     """
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _ENDLESS
-    return Console(stderr=stderr, width=width, markup=False, emoji=False)
+    if stream.isatty():
+        return Console(stderr=stderr, markup=False, emoji=False)
+    file = cast("IO[str]", _Unpadded(stream))
+    return Console(file=file, stderr=stderr, width=_ENDLESS, markup=False, emoji=False)
+
+
+class _Unpadded:
+    """A text stream without blanks at the ends of lines, to which Rich fills up a table's last column."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(re.sub(r" +(?=\n)", "", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class FoldingTable(Table):

@@ -19,9 +19,11 @@ from infra.prediction_files import PredictionFile, check_output
 from infra.resources import memory_use, size_text
 from infra.settings import load_settings
 from infra.terminal import FoldingTable, command_console
+from model.checkpoint_file import CheckpointFile
 from model.checkpoint_file import read_checkpoint as parse_checkpoint
 from model.deepmind_format import read_example
 from model.forecaster import load_forecaster
+from model.grid import Grid
 from model.networks import checkpoint_grid
 from model.rollout.memory import memory_needed
 from model.rollout.rng import base_key, member_key
@@ -148,12 +150,21 @@ def show_checkpoint(path: str) -> None:
         rows.append(("grid", "not said in the file"))
     else:
         rows.append(("grid", f"{grid.resolution:g}°, {grid.shape[0]} × {grid.shape[1]}"))
-        for precision in ("float32", "bfloat16"):
-            need = memory_needed(checkpoint, grid, precision=precision)
-            rows.append((f"memory, {precision}", f"about {size_text(int(need))} on the device"))
+        rows += [
+            (f"memory on a {name}", _memory_text(checkpoint, grid, name)) for name in ("CPU", "GPU", "TPU")
+        ]
     for name, value in rows:
         table.add_row(name, value)
     command_console().print(table)
+
+
+def _memory_text(checkpoint: CheckpointFile, grid: Grid, device: str) -> str:
+    single, half = (
+        size_text(memory_needed(checkpoint, grid, precision=precision, platform=device.lower()))
+        for precision in ("float32", "bfloat16")
+    )
+    note = " (a CPU computes it in float32 copies)" if device == "CPU" else ""
+    return f"about {single} in float32, {half} in bfloat16{note}"
 
 
 def _configuration_rows(config: Any, prefix: str = "") -> list[tuple[str, str]]:

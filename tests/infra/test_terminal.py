@@ -38,7 +38,19 @@ def test_a_pipe_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     console.print(REASON)
     lines = pipe.getvalue().splitlines()
     assert [line for line in lines if LONG in line and REASON.strip() in line]
-    assert lines[-1] == REASON
+    assert lines[-1] == REASON.strip()
+
+
+def test_a_pipe_gets_no_blanks_at_the_ends_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    plain = FoldingTable(show_header=False, box=None)
+    plain.add_row("licence", REASON)
+    plain.add_row("step", "6 h")
+    command_console().print(plain)
+    first, second = pipe.getvalue().splitlines()
+    assert first.split(maxsplit=1) == ["licence", REASON.strip()]
+    assert second == "step     6 h"
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,8 @@ def test_checkpoint_is_described(inputs: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     for expected in ("graphcast", "tiny", "mesh_size", "500, 850", "30°, 7 × 12", "6 h", "bfloat16"):
         assert expected in shown
+    [on_cpu] = [line for line in shown.splitlines() if "memory on a CPU" in line]
+    assert on_cpu.endswith("in bfloat16 (a CPU computes it in float32 copies)")
     (inputs / "bad.npz").write_bytes(b"no")
     with pytest.raises(CheckpointFileError, match=r"bad\.npz"):
         show_checkpoint(str(inputs / "bad.npz"))
