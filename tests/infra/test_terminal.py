@@ -50,7 +50,7 @@ def test_a_pipe_gets_no_blanks_at_the_ends_of_lines(monkeypatch: pytest.MonkeyPa
     command_console().print(plain)
     first, second = pipe.getvalue().splitlines()
     assert first.split(maxsplit=1) == ["licence", REASON.strip()]
-    assert second == "step     6 h"
+    assert second == " step     6 h"
 
 
 def test_a_narrow_terminal_folds_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
