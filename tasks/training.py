@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 
 from infra.checkpoint_files import read_statistics
 from infra.errors import FoldcastError
+from infra.jax_runtime import hold_random_numbers
 from infra.resources import host_memory_available
 from infra.training_archive import StoredField, read_archive
 from infra.training_checkpoints import TrainingCheckpoints
@@ -115,6 +116,7 @@ def prepare(settings: TrainingSettings) -> Preparation:
         FoldcastError: something is missing or does not fit: the archive's grid or levels are not the
             checkpoint's, statistics lack a variable, a configuration is none.
     """
+    hold_random_numbers()
     grid = Grid(resolution=settings.resolution)
     task, config, params, old = _origin(settings, grid)
     series = read_series(settings.archive, task, grid, start=settings.start, end=settings.end)

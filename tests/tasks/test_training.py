@@ -73,6 +73,15 @@ def test_a_killed_training_ends_with_the_same_bits(data: Path, tmp_path: Path) -
     jax.tree.map(np.testing.assert_array_equal, params_of(tmp_path / "killed"), params_of(tmp_path / "whole"))
 
 
+def test_initial_parameters_do_not_follow_the_environment(data: Path, tmp_path: Path) -> None:
+    expected = prepare(settings(data, tmp_path)).fingerprint
+    jax.config.update("jax_default_prng_impl", "rbg")
+    try:
+        assert prepare(settings(data, tmp_path)).fingerprint == expected
+    finally:
+        jax.config.update("jax_default_prng_impl", "threefry2x32")
+
+
 def test_the_loss_falls_and_skill_is_reported(data: Path, tmp_path: Path) -> None:
     evaluation = HELD_OUT | {"starts": 2, "steps": 3, "every": 20, "field": "geopotential 500"}
     stages = ({"updates": 40, "batch_size": 2, "peak_learning_rate": 1e-2},)
