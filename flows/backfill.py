@@ -20,7 +20,7 @@ from infra.failures import told_as_failure
 from infra.object_store import ObjectStore
 from infra.settings import Settings, load_settings
 from infra.terminal import FoldingTable, command_console
-from model.cycle import Cycle, cycle_times, parse_init_time
+from model.cycle import Cycle, cycle_times, parse_init_time, parse_interval
 from tasks.cycle_table import cycle_rows, publish_cycle_table
 from tasks.initial_conditions import missing_inputs
 from tasks.launch import (
@@ -34,24 +34,9 @@ from tasks.launch import (
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
+_FAILURES = {"failed": "failed", "would fail": "would fail", "unknown": "cannot be foreseen"}
 
 Starter = Callable[[Cycle], LaunchOutcome]
-
-
-def parse_interval(text: str) -> timedelta:
-    """An interval such as ``6h`` or ``1d``.
-
-    Raises:
-        FoldcastError: the text is none.
-    """
-    units = {"h": "hours", "d": "days", "m": "minutes"}
-    try:
-        interval = timedelta(**{units[text[-1:]]: float(text[:-1])})
-    except (KeyError, ValueError, OverflowError):
-        raise FoldcastError(f"interval: expected e.g. 6h or 1d, got {text!r}") from None
-    if interval <= timedelta(0):
-        raise FoldcastError(f"interval: expected a positive one, got {text!r}")
-    return interval
 
 
 def _interval(value: object) -> object:
@@ -84,7 +69,7 @@ def backfill(
         every: time between cycles, e.g. 6h or 1d.
         models: names of configured models; default: all.
         max_parallel: cycles running at once on the workers; in-process they run one after the other.
-        dry_run: only say what would be done, with what the sources have now.
+        dry_run: only say what would be done, with what the sources have now; it ends as the backfill would.
         force: run published cycles again as well.
         poll_seconds: seconds between looks at the running cycles.
 
@@ -141,12 +126,14 @@ def fill(
 
 
 def require_none_failed(outcomes: list[LaunchOutcome]) -> None:
-    """Raises FoldcastError if a cycle failed, with the first one's reason."""
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    if failed:
-        raise FoldcastError(
-            f"{len(failed)} of {len(outcomes)} cycles failed, first {failed[0].cycle}: {failed[0].reason}"
-        )
+    """Raises FoldcastError if a cycle failed, would fail or cannot be foreseen, with the first one's reason."""
+    for state, what in _FAILURES.items():
+        of_state = [outcome for outcome in outcomes if outcome.state == state]
+        if of_state:
+            first = of_state[0]
+            raise FoldcastError(
+                f"{len(of_state)} of {len(outcomes)} cycles {what}, first {first.cycle}: {first.reason}"
+            )
 
 
 def _submitter(store: ObjectStore, *, force: bool) -> Starter:
@@ -226,9 +213,9 @@ def foreseen(store: ObjectStore, cycle: Cycle, settings: Settings) -> LaunchOutc
         return LaunchOutcome(cycle=cycle, state="unknown", reason=f"source {source!r}: {error}")
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        reason = f"would fail: source {source!r} lacks {missing[0]}{more}"
-        return LaunchOutcome(cycle=cycle, state="waiting", reason=reason)
-    return LaunchOutcome(cycle=cycle, state="waiting", reason="would be run")
+        reason = f"source {source!r} lacks {missing[0]}{more}"
+        return LaunchOutcome(cycle=cycle, state="would fail", reason=reason)
+    return LaunchOutcome(cycle=cycle, state="would run")
 
 
 def split_published(
@@ -313,8 +300,11 @@ def backfill_command(
         command_console().print(outcome_table(outcomes))
         require_none_failed(outcomes)
 
-    shelter_temporary_server()
-    run()
+    if dry_run:
+        run.fn()
+    else:
+        shelter_temporary_server()
+        run()
 
 
 def outcome_table(outcomes: list[LaunchOutcome]) -> Table:

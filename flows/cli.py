@@ -1,8 +1,9 @@
 """The ``foldcast`` command.
 
 Every subcommand is a thin function that imports its flow when it is called, so ``--help`` answers at once.
-What a user or a machine got wrong ends in one readable line and exit code 1, with the traceback behind
-``--debug``; any other exception is a fault of Foldcast and keeps its traceback.
+What a user or a machine got wrong ends in one readable line, with the traceback behind ``--debug``; any other
+exception is a fault of Foldcast and keeps its traceback. The exit code is 2 where the command line is wrong by
+itself, otherwise 1.
 """
 
 from __future__ import annotations
@@ -10,12 +11,22 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from flows.cli_models import add_model_commands
-from flows.cli_options import Count, InitTime, NotNegative, Port, PortOrNone
+from flows.cli_options import (
+    Count,
+    InitTime,
+    Interval,
+    NotNegative,
+    OptionError,
+    Port,
+    PortOrNone,
+    check_period,
+    check_server,
+)
 from infra.failures import readable_failure
 from infra.machine_faults import behind
 from infra.settings import private_orchestration, quiet_orchestration
@@ -35,6 +46,8 @@ app = App(
 )
 add_model_commands(app)
 
+_IN_RED: dict[str, Any] = {"style": "red", "highlight": False, "soft_wrap": True}
+
 
 def main() -> None:
     """Entry point: run a command, turn expected failures into a message and an exit code."""
@@ -44,7 +57,11 @@ def main() -> None:
     errors = command_console(stderr=True)
     quiet_orchestration(debug=debug)
     try:
-        app(tokens, exit_on_error=True)
+        app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        command = " ".join(("foldcast", *(error.command_chain or ())))
+        errors.print(f"foldcast: {error} See `{command} --help`.", **_IN_RED)
+        sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         if _is_interruption(error) and not (debug and isinstance(error, Exception)):
             errors.print("foldcast: interrupted; what is done is kept, run the same command again to go on")
@@ -56,8 +73,8 @@ def main() -> None:
             )
         if debug or reason is None:
             raise
-        errors.print(f"foldcast: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        errors.print(f"foldcast: {reason}", **_IN_RED)
+        sys.exit(2 if isinstance(error, OptionError) else 1)
 
 
 def _is_interruption(error: BaseException) -> bool:
@@ -154,7 +171,7 @@ def backfill(
     *,
     start: InitTime,
     end: InitTime,
-    every: str = "24h",
+    every: Interval = "24h",
     models: list[str] | None = None,
     max_parallel: Count = 2,
     dry_run: bool = False,
@@ -177,10 +194,12 @@ def backfill(
     max_parallel
         Cycles running at once on the workers; in this process they run one after the other.
     dry_run
-        Only say what would become of each cycle, with what the sources have now.
+        Only say what would become of each cycle, with what the sources have now; the exit code is 1 where one would
+        fail.
     force
         Make and publish the products of published cycles again as well.
     """
+    check_period(start, end)
     from flows.backfill import backfill_command as run
 
     run(
@@ -295,6 +314,7 @@ def serve(
     metrics_port
         Port for Prometheus' scrapes; default: no metrics.
     """
+    check_server(host, database_url, credentials)
     from flows.serve import serve as run
 
     run(

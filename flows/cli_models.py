@@ -7,7 +7,7 @@ from typing import Literal
 
 from cyclopts import App
 
-from flows.cli_options import Count, NotNegative, PositiveNumber, Resolution
+from flows.cli_options import Attention, Count, NotNegative, PositiveNumber, PredictionsFile, Resolution
 
 
 def add_model_commands(app: App) -> None:
@@ -25,12 +25,12 @@ def rollout(
     dataset: str,
     stats: str,
     steps: Count,
-    output: str,
+    output: PredictionsFile,
     members: Count = 1,
     seed: NotNegative = 0,
     rng: Literal["operational", "reference"] = "operational",
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    attention: str = "auto",
+    attention: Attention = "auto",
     timings: Path | None = None,
 ) -> None:
     """Run a model alone, on DeepMind's own file formats.

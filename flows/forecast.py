@@ -192,6 +192,8 @@ def forecast_command(
         settings = settings.with_source(model, source)
     settings.configured_model(model)
     cycle = _cycle(model, init) if init else newest_complete(model, settings)
+    if not submit and not settings.store.open().exists(layout.cycle_manifest(cycle)):
+        require_inputs(cycle, settings)  # said at once, before Prefect starts or is asked
     if submit or settings.run.submission == "work-pool":
         require_server()
     if submit:
@@ -200,8 +202,6 @@ def forecast_command(
         status = start_cycle(cycle, queue="realtime", attempts=None, series=series, parameters=parameters)
         console.print(f"{cycle}: {status.state} {status.reason}".rstrip())
         return
-    if not settings.store.open().exists(layout.cycle_manifest(cycle)):
-        require_inputs(cycle, settings)  # said at once, before Prefect starts
     manifest = forecast_here(cycle, settings, console, members=members, steps=steps, force=force)
     console.print(f"Published: {settings.store.open().url(manifest)}", soft_wrap=True)
 

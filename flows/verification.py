@@ -177,8 +177,9 @@ def _published(store: ObjectStore, model: str, text: str) -> Cycle:
     except ValueError as error:
         raise FoldcastError(str(error)) from None
     if readable_manifest(store, cycle) is None:
-        newest = max((m.cycle.identifier for m in published_cycles(store, model)), default="none")
-        raise MissingDataError(f"{cycle}: expected a published cycle; the newest of {store.root} is {newest}")
+        newest = max((m.cycle.identifier for m in published_cycles(store, model)), default=None)
+        there_is = f"the newest of {store.root} is {newest}" if newest else f"{store.root} has none"
+        raise MissingDataError(f"{cycle}: expected a published cycle; {there_is}")
     return cycle
 
 

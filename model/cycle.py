@@ -84,6 +84,22 @@ def parse_init_time(text: str) -> datetime:
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
+def parse_interval(text: str) -> timedelta:
+    """An interval between cycles, such as ``6h`` or ``1d``.
+
+    Raises:
+        ValueError: the text is none, or not of whole hours.
+    """
+    units = {"h": "hours", "d": "days", "m": "minutes"}
+    try:
+        interval = timedelta(**{units[text[-1:]]: float(text[:-1])})
+    except (KeyError, ValueError, OverflowError):
+        raise ValueError(f"interval: expected e.g. 6h or 1d, got {text!r}") from None
+    if interval <= timedelta(0) or interval % timedelta(hours=1):
+        raise ValueError(f"interval: expected whole hours, at least one, got {text!r}")
+    return interval
+
+
 def plan_blocks(members: int | Sequence[int], *, block_size: int) -> tuple[Block, ...]:
     """Split members (a count, or global numbers) into consecutive blocks of at most ``block_size``."""
     numbers = range(members) if isinstance(members, int) else sorted(members)

@@ -25,7 +25,18 @@ from infra.errors import FoldcastError
 from infra.object_store import ObjectStore
 from model.cycle import Cycle
 
-LaunchState = Literal["published", "skipped", "running", "started", "failed", "waiting", "late", "unknown"]
+LaunchState = Literal[
+    "published",
+    "skipped",
+    "running",
+    "started",
+    "failed",
+    "waiting",
+    "late",
+    "unknown",
+    "would run",
+    "would fail",
+]
 DEPLOYMENT = "forecast/forecast"
 
 _HELD_ELSEWHERE = "Another run is at it: "
@@ -37,7 +48,8 @@ class LaunchOutcome:
 
     Args:
         cycle: which one.
-        state: where it stands; ``unknown`` if that could not be found out.
+        state: where it stands; ``unknown`` if that could not be found out. ``would run`` and ``would fail`` are what
+            a dry run foresees.
         reason: why, for people: missing inputs, the failed state's message.
         attempts: flow runs made for it so far.
     """

@@ -23,6 +23,7 @@ from model.checkpoint_file import CheckpointFile
 from model.checkpoint_file import read_checkpoint as parse_checkpoint
 from model.deepmind_format import read_example
 from model.forecaster import load_forecaster
+from model.gencast.attention_options import AttentionOptions
 from model.grid import Grid
 from model.networks import checkpoint_grid
 from model.rollout.memory import memory_needed
@@ -118,6 +119,11 @@ def rollout(
             "device": describe(forecaster.device).kind,
         }
         timings.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def check_attention(text: str) -> None:
+    """Raises UnknownOptionError for what names no form of attention."""
+    AttentionOptions.parse(text)
 
 
 def show_checkpoint(path: str) -> None:

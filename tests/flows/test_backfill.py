@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import backfill
-from flows.backfill import _submitter, parse_interval, planned_cycles, run_bounded, split_published
+from flows.backfill import _submitter, planned_cycles, run_bounded, split_published
 from infra import claims, layout
 from infra.errors import FoldcastError, TransientSourceError, UnknownModelError
 from infra.object_store import ObjectStore
@@ -98,20 +98,6 @@ def test_all_end_in_order_and_never_more_run_than_allowed(looks: list[int], para
     assert [provider.asked[c] for c in cycles(len(looks))] == looks
 
 
-@pytest.mark.parametrize(
-    ("text", "interval"),
-    [("6h", timedelta(hours=6)), ("1d", timedelta(days=1)), ("90m", timedelta(hours=1.5))],
-)
-def test_intervals_are_read(text: str, interval: timedelta) -> None:
-    assert parse_interval(text) == interval
-
-
-@pytest.mark.parametrize("text", ["", "6", "h", "six hours"])
-def test_what_is_no_interval_is_refused(text: str) -> None:
-    with pytest.raises(FoldcastError, match="interval: expected"):
-        parse_interval(text)
-
-
 def test_no_place_at_all_is_refused_instead_of_waiting_for_ever(tmp_path: Path) -> None:
     with pytest.raises(FoldcastError, match="max_parallel of at least 1, got 0"):
         backfill.fill(cycles(1), places(tmp_path), max_parallel=0, dry_run=False, force=False)
@@ -169,11 +155,19 @@ def test_a_dry_run_foresees_what_becomes_of_each_cycle(
     assert told[published] == ("skipped", "published before")
     assert told[held][0] == "running"
     assert "process 1 on there" in told[held][1]
-    assert told[early] == ("waiting", "would fail: source 'a' lacks t at 00 UTC and 1 more")
+    assert told[early] == ("would fail", "source 'a' lacks t at 00 UTC and 1 more")
     assert told[cut_off] == ("unknown", "source 'a': 503")
-    assert told[ready] == ("waiting", "would be run")
+    assert told[ready] == ("would run", "")
     assert told[odd_source] == ("unknown", "source 'a': ValueError(\"not a time: 'soon'\")")
     assert len(outcomes) == 7
+    with pytest.raises(FoldcastError, match=f"1 of 7 cycles would fail, first {early}: source 'a' lacks t"):
+        backfill.require_none_failed(outcomes)
+    cannot = [outcome for outcome in outcomes if outcome.state != "would fail"]
+    with pytest.raises(
+        FoldcastError, match=f"2 of 6 cycles cannot be foreseen, first {cut_off}: source 'a': 503"
+    ):
+        backfill.require_none_failed(cannot)
+    backfill.require_none_failed([outcome for outcome in cannot if outcome.state != "unknown"])
 
 
 def test_hours_that_a_model_does_not_start_at_are_left_out(

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.cycle import Block, Cycle, cycle_times, parse_init_time, plan_blocks, recent_init_times
+from model.cycle import (
+    Block,
+    Cycle,
+    cycle_times,
+    parse_init_time,
+    parse_interval,
+    plan_blocks,
+    recent_init_times,
+)
 
 MIDNIGHT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -77,3 +85,23 @@ def test_recent_init_times_are_those_of_the_right_hours() -> None:
 def test_the_present_hour_is_recent_and_the_end_of_the_look_back_is_not() -> None:
     times = recent_init_times(MIDNIGHT, hours=(0,), look_back=timedelta(hours=24))
     assert times == [MIDNIGHT]
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [("6h", timedelta(hours=6)), ("1d", timedelta(days=1)), ("120m", timedelta(hours=2))],
+)
+def test_intervals_are_read(text: str, interval: timedelta) -> None:
+    assert parse_interval(text) == interval
+
+
+@pytest.mark.parametrize("text", ["", "6", "h", "six hours", "6x", "nanh"])
+def test_what_is_no_interval_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"interval: expected e\.g\. 6h or 1d"):
+        parse_interval(text)
+
+
+@pytest.mark.parametrize("text", ["0h", "-6h", "90m", "1.01h"])
+def test_cycles_are_whole_hours_apart(text: str) -> None:
+    with pytest.raises(ValueError, match="interval: expected whole hours"):
+        parse_interval(text)
