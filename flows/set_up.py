@@ -31,9 +31,11 @@ def set_up_command(*, pools: PoolKind, prefect_file: Path) -> None:
     console = command_console()
     for name, kind in asyncio.run(_set_up_pools(pools)).items():
         console.print(f"Work pool {name}: {kind}")
-    create_automations(load_settings().webhook)
+    told = create_automations(load_settings().webhook)
+    whom = "post alerts to the webhook" if told else "only show alerts in the UI: there is no webhook"
+    console.print(f"Automations {whom}", soft_wrap=True)
     deploy(prefect_file, child_environment())
-    console.print(f"Automations and the deployments of {prefect_file}", soft_wrap=True)
+    console.print(f"Deployments of {prefect_file}", soft_wrap=True)
 
 
 async def _set_up_pools(kind: PoolKind) -> dict[str, str]:

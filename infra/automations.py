@@ -107,13 +107,19 @@ def _notification(subject: str, body: str, *, notify: bool) -> dict[str, Any]:
     return {"type": "send-notification", "subject": f"Foldcast: {subject}", "body": body}
 
 
-def create_automations(webhook: SecretStr | None) -> list[str]:
-    """Create or bring up to date every automation on the server; returns their names."""
+def create_automations(webhook: SecretStr | None) -> bool:
+    """Create or bring up to date every automation on the server; may be repeated.
+
+    Args:
+        webhook: URL that alerts are posted to; None for the one that the server keeps, if it does.
+
+    Returns:
+        Whether alerts are posted anywhere.
+    """
     from prefect.automations import Automation
 
-    block_id = _notification_block(webhook) if webhook is not None else None
-    names = []
-    for document in automation_documents(notify=webhook is not None):
+    block_id = _saved_block(webhook) if webhook is not None else _kept_block()
+    for document in automation_documents(notify=block_id is not None):
         for action in document["actions"]:
             if action["type"] == "send-notification":
                 action["block_document_id"] = block_id
@@ -126,11 +132,10 @@ def create_automations(webhook: SecretStr | None) -> list[str]:
             wanted.create()
         else:
             wanted.update()
-        names.append(wanted.name)
-    return names
+    return block_id is not None
 
 
-def _notification_block(webhook: SecretStr) -> str:
+def _saved_block(webhook: SecretStr) -> str:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
     from prefect.types import SecretDict
 
@@ -141,3 +146,14 @@ def _notification_block(webhook: SecretStr) -> str:
         json_data={"subject": "{{subject}}", "text": "{{body}}"},
     )
     return str(block.save(WEBHOOK_BLOCK, overwrite=True))
+
+
+def _kept_block() -> str | None:
+    """Of an earlier call with a webhook, or made by hand."""
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    try:
+        block = cast(CustomWebhookNotificationBlock, CustomWebhookNotificationBlock.load(WEBHOOK_BLOCK))
+    except ValueError:  # Prefect's way to say that there is none
+        return None
+    return str(block._block_document_id)

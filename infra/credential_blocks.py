@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from infra.errors import FoldcastError
 
@@ -62,7 +62,7 @@ def _read(server: str, block: str) -> Mapping[str, Any]:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        value = Secret.load(block, _sync=True).get()
+        value = cast(Any, Secret).load(block, _sync=True).get()
     except ValueError as error:
         if isinstance(error.__cause__, ObjectNotFound):
             raise CredentialsError(

@@ -72,7 +72,8 @@ def _server_failure(error: BaseException) -> str | None:
     httpx, prefect = sys.modules.get("httpx"), sys.modules.get("prefect.exceptions")
     if httpx is not None and isinstance(error, httpx.HTTPStatusError):
         response = error.response
-        return f"server {_place(str(response.url))}: refused with {response.status_code} {response.reason_phrase}"
+        hint = "; PREFECT_API_AUTH_STRING takes its user:password" if response.status_code == 401 else ""
+        return f"server {_place(str(response.url))}: refused with {response.status_code} {response.reason_phrase}{hint}"
     if httpx is not None and isinstance(error, httpx.TransportError):
         request = getattr(error, "_request", None)  # the property raises where there is none
         where = f" {_place(str(request.url))}" if request is not None else ""

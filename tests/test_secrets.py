@@ -6,9 +6,11 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
+from prefect.automations import Automation
 from prefect.blocks.system import Secret
 from prefect.settings import temporary_settings
 from pydantic import SecretStr
@@ -172,7 +174,10 @@ def test_settings_show_none(tmp_path: Path) -> None:
 @pytest.mark.server
 def test_the_server_keeps_the_webhook_to_itself(prefect_server: LocalServer) -> None:
     with temporary_settings(client_settings(prefect_server)):
-        create_automations(SecretStr(WEBHOOK))
+        assert create_automations(SecretStr(WEBHOOK))
+        assert create_automations(None), "somebody else sets up again, without the secret"
+        alert = cast(Automation, Automation.read(name="foldcast: late"))
+        assert [action.type for action in alert.actions] == ["send-notification"]
     assert files_with(prefect_server.home, NEVER) == []
 
 

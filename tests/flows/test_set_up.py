@@ -80,7 +80,7 @@ def test_set_up_makes_every_pool_for_kubernetes_from_our_templates(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done: list[Any] = []
-    monkeypatch.setattr(set_up, "create_automations", lambda webhook: done.append(webhook))
+    monkeypatch.setattr(set_up, "create_automations", lambda webhook: bool(done.append(webhook)))
     monkeypatch.setattr(set_up, "deploy", lambda file, environment: done.append(file))
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         for _ in range(2):
@@ -96,7 +96,9 @@ def test_set_up_makes_every_pool_for_kubernetes_from_our_templates(
         (pool.name, queue): priority for pool in POOLS for queue, priority in QUEUE_PRIORITIES.items()
     }
     assert done == [None, Path("prefect.yaml")] * 2
-    assert "Work pool tpu: kubernetes" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Work pool tpu: kubernetes" in printed
+    assert "no webhook" in printed
 
 
 def test_without_a_server_nothing_is_set_up(server: Server) -> None:

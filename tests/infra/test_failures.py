@@ -42,7 +42,8 @@ def refused(url: str, code: int) -> httpx.HTTPStatusError:
         (ConnectionRefusedError(111, "Connection refused"), "network: [Errno 111] Connection refused"),
         (
             refused("http://admin:hush@prefect:4200/api/flow_runs?key=hush", 401),
-            "server http://prefect:4200/api/flow_runs: refused with 401 Unauthorized",
+            "server http://prefect:4200/api/flow_runs: refused with 401 Unauthorized; "
+            "PREFECT_API_AUTH_STRING takes its user:password",
         ),
         (
             httpx.ConnectError(

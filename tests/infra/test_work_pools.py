@@ -12,6 +12,7 @@ from prefect.utilities.schema_tools.validation import is_valid_schema
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessJobConfiguration
 
+from infra.automations import DEAD_RUN_AFTER
 from infra.work_pool_setup import (
     CONTROLLER_SLOTS,
     MEMBER_QUEUES,
@@ -66,6 +67,12 @@ def test_variables_are_a_schema_whose_defaults_fit(path: Path) -> None:
             assert isinstance(entry["default"], kinds[entry["type"]]), name
         if "enum" in entry:
             assert entry["default"] in entry["enum"], name
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_dead_runs_are_told_by_their_silence(path: Path) -> None:
+    environment = read(path.name)["variables"]["properties"]["env"]["default"]
+    assert 3 * int(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= DEAD_RUN_AFTER.total_seconds()
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
