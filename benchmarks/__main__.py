@@ -83,7 +83,7 @@ def _print_table(results: list[dict[str, Any]]) -> None:
             f"{result['peak_host_bytes'] / _GIBIBYTE:.2f}",
             f"{program / _GIBIBYTE:.2f}" if program else "–",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
