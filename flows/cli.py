@@ -8,6 +8,7 @@ itself, otherwise 1.
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -56,11 +57,15 @@ def main() -> None:
     tokens = [token for token in tokens if token != "--debug"]
     errors = command_console(stderr=True)
     quiet_orchestration(debug=debug)
+    if not debug:
+        logging.getLogger("gcsfs").setLevel(
+            logging.CRITICAL
+        )  # it logs the traceback of what it raises as well
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join(("foldcast", *(error.command_chain or ())))
-        errors.print(f"foldcast: {error} See `{command} --help`.", **_IN_RED)
+        errors.print(f"foldcast: {str(error).rstrip('.')}. See `{command} --help`.", **_IN_RED)
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         if _is_interruption(error) and not (debug and isinstance(error, Exception)):

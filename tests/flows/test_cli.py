@@ -264,6 +264,7 @@ def test_numbers_and_times_are_judged_as_they_are_typed(
             'Command "forecast" parameter --model requires an argument. See `foldcast forecast --help`.',
         ),
         ("status --modles tiny", "Unknown option: --modles. Did you mean --models?"),
+        ("status tiny", "Unused Tokens: ['tiny']. See `foldcast status --help`.\n"),
         ("forcast", 'Unknown command "forcast". Did you mean "forecast"?'),
         (
             "backfill --start 2026-01-02 --end 2026-01-01",
