@@ -10,7 +10,6 @@ from cyclopts.validators import Number
 
 from infra.errors import FoldcastError
 
-
 _DATABASES = ("postgresql+asyncpg://", "sqlite+aiosqlite://")
 
 
