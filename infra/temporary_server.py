@@ -13,20 +13,14 @@ from typing import Any
 
 import prefect
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_HOME, get_current_settings
 
 from infra.local_services import tied_process
 from infra.settings import child_environment
 
-_PROGRAM = [
-    "uvicorn",
-    "--factory",
-    "prefect.server.api.server:create_app",
-    "--lifespan",
-    "on",
-    "--log-level",
-    "error",
-]
+_PROGRAM = (
+    "uvicorn --factory prefect.server.api.server:create_app --lifespan on --log-level error --host 127.0.0.1"
+)
 _LIGHT = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 """What tells Prefect's application, of itself, that it is the temporary server: no UI, the fewest services."""
 
@@ -38,16 +32,13 @@ class ShelteredServer(SubprocessASGIServer):
     """
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-        place = [
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--app-dir",
-            str(Path(prefect.__file__).parents[1]),
-        ]
+        installed = Path(prefect.__file__).parents[1]
+        command = [*_PROGRAM.split(), "--port", str(self.port), "--app-dir", str(installed)]
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
-        return tied_process([*_PROGRAM, *place], child_environment(**_LIGHT, **settings))
+        logs = PREFECT_HOME.value() / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with open(logs / "temporary-server.log", "wb") as log:  # the command tells what matters to its user
+            return tied_process(command, child_environment(**_LIGHT, **settings), log=log)
 
     def stop(self) -> None:
         process = self.server_process

@@ -58,6 +58,7 @@ def test_the_server_outlasts_ctrl_c_and_ends_with_the_command(tmp_path: Path, en
         assert os.getpgid(server.pid) != command.pid  # Ctrl-C is for the command's group
         os.killpg(command.pid, ending)
         rest = command.stdout.read()
+    assert (tmp_path / "logs" / "temporary-server.log").is_file()  # where its own complaints go
     server.wait(timeout=120)  # however it ended, it does
     assert said == "running"
     if ending == signal.SIGKILL:
