@@ -112,15 +112,33 @@ def test_what_a_nature_run_gives_is_simulated() -> None:
 def test_secrets_are_not_shown() -> None:
     settings = Settings.model_validate(
         {
-            "store": {"root": "s3://b", "access_key": "AKIA-x", "secret_key": "hush"},
+            "store": {
+                "root": "s3://b",
+                "access_key": "AKIA-x",
+                "secret_key": "hush",
+                "session_token": "hush-2",
+            },
             "webhook": "https://h/hush",
         }
     )
     store = settings.store.open()
-    assert store.options["secret"] == "hush"
+    assert store.options == {"key": "AKIA-x", "secret": "hush", "token": "hush-2"}
     shown = f"{settings!r} {settings.model_dump_json()} {store!r} {store}"
     assert "hush" not in shown
     assert "AKIA-x" not in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"access_key": "hush"}, "both access_key and secret_key"),
+        ({"access_key": "hush", "secret_key": "hush", "credentials_block": "store"}, "either keys or"),
+    ],
+)
+def test_keys_come_whole_and_from_one_place(given: dict[str, str], expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected) as caught:
+        load_settings(store={"root": "s3://b", **given})
+    assert "hush" not in str(caught.value)
 
 
 def test_an_invalid_value_is_not_echoed(tmp_path: Path) -> None:
