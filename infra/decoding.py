@@ -26,6 +26,7 @@ from infra.interpolation import upright
 from infra.settings import child_environment
 from infra.sources.source import FieldRequest, RawFile
 from model.grid import Grid
+from model.times import numpy_time
 
 DECODE_TIMEOUT_SECONDS = 900.0
 
@@ -143,7 +144,7 @@ def decode_files(
 def _requested(part: xr.Dataset, request: FieldRequest) -> xr.Dataset:
     part = part[[name for name in part.data_vars if name in request.variables]]
     if "time" in part.dims:
-        wanted = np.datetime64(request.valid_time.replace(tzinfo=None), "ns")
+        wanted = numpy_time(request.valid_time)
         found = np.flatnonzero(part["time"].values == wanted)
         part = part.isel(time=found) if found.size else part.drop_dims("time")
     if "level" in part.dims:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -20,6 +20,7 @@ import xarray as xr
 
 from infra.errors import InvalidFieldError
 from infra.grib_parameters import ACCUMULATED_PRECIPITATION
+from model.times import numpy_time
 from model.variables import STANDARD_GRAVITY, STATICS, VARIABLES
 
 _DIMENSIONS = {
@@ -204,7 +205,7 @@ def _at(dataset: xr.Dataset, valid_time: datetime | None) -> xr.Dataset:
     """Only that time, before anything is loaded: archives hold years."""
     if valid_time is None or "time" not in dataset.coords:
         return dataset
-    wanted = np.datetime64(valid_time.astimezone(UTC).replace(tzinfo=None), "ns")
+    wanted = numpy_time(valid_time)
     found = np.flatnonzero(np.atleast_1d(dataset["time"].values) == wanted)
     if "time" not in dataset.dims:
         return dataset if found.size else dataset.drop_vars(list(dataset.data_vars))

@@ -10,6 +10,7 @@ import xarray as xr
 
 from infra.grib_field import SourceGrid
 from infra.grib_parameters import RELATIVE_HUMIDITY
+from model.times import numpy_time
 from model.variables import STATICS, VARIABLES
 
 FieldKey = tuple[str, int, datetime, int]
@@ -57,8 +58,7 @@ def assemble(arrays: dict[FieldKey, np.ndarray], grid: SourceGrid) -> xr.Dataset
         "longitude": ("longitude" if grid.gridded else "points", grid.longitude),
     }
     if times:
-        naive = [time.replace(tzinfo=None) for time in times]
-        coordinates["time"] = np.array(naive, dtype="datetime64[ns]")
+        coordinates["time"] = np.array([numpy_time(time) for time in times])
     if levels:
         coordinates["level"] = np.array(levels, dtype=np.int32)
     if len(numbers) > 1:

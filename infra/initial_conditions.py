@@ -23,6 +23,7 @@ from infra.object_store import ObjectStore
 from model.cycle import Cycle
 from model.grid import Grid
 from model.task import TaskConfig
+from model.times import numpy_time
 from model.variables import VARIABLES
 
 SEA_SURFACE_TEMPERATURE = "sea_surface_temperature"
@@ -108,7 +109,7 @@ def assemble(
         InvalidFieldError: a field is absent, on another grid, or not of the frame's time.
     """
     where = f"initial condition of {init_time:%Y%m%dT%HZ}"
-    times = [np.datetime64(time.replace(tzinfo=None), "ns") for time in frame_times(task, init_time)]
+    times = [numpy_time(time) for time in frame_times(task, init_time)]
     if len(frames) != 2:
         raise InvalidFieldError(f"{where}: expected 2 frames, got {len(frames)}")
     single = [_at(frame, time, where) for frame, time in zip(frames, times)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import xarray as xr
@@ -16,6 +16,7 @@ from model.channels import INPUT_FRAMES
 from model.errors import InvalidFieldError
 from model.forcings import SOLAR_RADIATION, GivenForcings
 from model.grid import Grid
+from model.times import aware_time
 from model.variables import VARIABLES
 
 _RENAMED = {"lat": "latitude", "lon": "longitude"}
@@ -70,7 +71,7 @@ def read_example(dataset: xr.Dataset) -> Example:
     known = known.squeeze("batch", drop=True) if "batch" in known.dims else known
     known = known.rename(_RENAMED).assign_coords(time=valid_times.astype("datetime64[ns]"))
     in_time = [name for name, field in known.data_vars.items() if "time" in field.dims]
-    moments = [_utc(moment) for moment in valid_times]
+    moments = [aware_time(moment) for moment in valid_times]
     radiation: Mapping[datetime, np.ndarray] = {}
     if SOLAR_RADIATION in known:
         fields = known[SOLAR_RADIATION].transpose("time", "latitude", "longitude").values.astype(np.float32)
@@ -89,7 +90,3 @@ def example_fields(fields: xr.Dataset, lead_time: timedelta) -> xr.Dataset:
     return renamed.expand_dims(
         batch=1, time=np.array([np.timedelta64(lead_time)], dtype="timedelta64[ns]")
     ).transpose("batch", "time", "level", "lat", "lon", missing_dims="ignore")
-
-
-def _utc(moment: np.datetime64) -> datetime:
-    return datetime.fromtimestamp(int(moment.astype("datetime64[s]").astype(np.int64)), tz=UTC)

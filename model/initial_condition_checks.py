@@ -13,6 +13,7 @@ from model.errors import InvalidFieldError
 from model.grid import Grid
 from model.normalization import NAN_CLEANED
 from model.task import TaskConfig
+from model.times import numpy_time
 from model.variables import VARIABLES
 
 
@@ -83,7 +84,7 @@ def _check_times(dataset: xr.Dataset, task: TaskConfig, init_time: datetime, whe
         raise InvalidFieldError(
             f"{where}: expected frames {step / np.timedelta64(1, 'h'):g} h apart, got {apart:g} h"
         )
-    expected = np.datetime64(init_time.astimezone(UTC).replace(tzinfo=None))
+    expected = numpy_time(init_time)
     if times[1] != expected:
         raise InvalidFieldError(f"{where}: expected the last frame at {expected}, got {times[1]}")
 

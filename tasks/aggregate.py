@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from model.diagnostics.ensemble_products import (
     wind_speed,
 )
 from model.grid import Grid
+from model.times import aware_time
 from tasks.climatology import ClimatologyAt
 from tasks.product_plan import ProductPlan, ProductUnit, product_fields
 
@@ -83,7 +84,7 @@ def aggregate(
         PublicationError: a product read back differently from what was written.
     """
     grid = Grid(resolution=180.0 / (forecast.sizes["latitude"] - 1))
-    init_time = forecast["init_time"].values.astype("datetime64[us]").item().replace(tzinfo=UTC)
+    init_time = aware_time(forecast["init_time"].values)
     leads = tuple(pd.Timedelta(lead).to_pytimedelta() for lead in forecast["lead_time"].values)
     store = ProductStore(
         folder=folder / "ensemble.zarr",

@@ -8,7 +8,7 @@ family, since GraphCast's differences span 6 h and GenCast's 12 h.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from model.diagnostics.running_statistics import ArchiveStatistics, accumulate
 from model.forcings import forcing_fields
 from model.grid import Grid
 from model.normalization import TIMESTEP_HOURS
+from model.times import aware_time
 from model.variables import COMPUTED_FORCINGS
 
 SIX_HOURS, TWELVE_HOURS = timedelta(hours=6), timedelta(hours=12)
@@ -73,7 +74,7 @@ def with_forcings(blocks: Iterable[xr.Dataset], grid: Grid) -> Iterator[xr.Datas
     """Each block with the forcings computed from its times and the grid."""
     names = sorted(COMPUTED_FORCINGS)
     for block in blocks:
-        fields = [forcing_fields(names, _utc(time), grid) for time in block.time.values]
+        fields = [forcing_fields(names, aware_time(time), grid) for time in block.time.values]
         dims = ("time", "latitude", "longitude")
         yield block.assign({name: (dims, np.stack([f[name] for f in fields])) for name in names})
 
@@ -129,7 +130,3 @@ def _fit(pieces: Iterator[HarmonicSums]) -> xr.Dataset:
     for piece in pieces:
         total = total.combine(piece)
     return total.coefficients()
-
-
-def _utc(time: np.datetime64) -> datetime:
-    return datetime.fromtimestamp(int(time.astype("datetime64[s]").astype(np.int64)), tz=UTC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import fsspec
 import numpy as np
@@ -11,6 +11,7 @@ import xarray as xr
 
 from infra.errors import StoreError
 from model.diagnostics.climatology import COEFFICIENT, climatological_mean
+from model.times import numpy_time
 
 ClimatologyAt = Callable[[datetime], xr.Dataset]
 """The climatological mean at a valid time, dims ([level,] latitude, longitude)."""
@@ -45,7 +46,7 @@ def climatology_at(climatology: xr.Dataset) -> ClimatologyAt:
     def at(time: datetime) -> xr.Dataset:
         if time not in kept:
             kept.clear()
-            moment = np.array([time.astimezone(UTC).replace(tzinfo=None)], dtype="datetime64[ns]")
+            moment = np.array([numpy_time(time)])
             kept[time] = climatological_mean(climatology, moment).isel(time=0, drop=True)
         return kept[time]
 

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import xarray as xr
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -42,6 +41,7 @@ from model.cycle import Cycle
 from model.grid import Grid
 from model.rollout.perturbations import Perturbation
 from model.task import TaskConfig
+from model.times import numpy_time
 from tasks.ingest import fetch_analysis, is_transient
 from tasks.model_identity import model_identity
 from tasks.models import cache_folder
@@ -274,8 +274,7 @@ def _recent_ocean(ingredients: Ingredients, ocean: Source, valid_time: datetime)
         request = FieldRequest(valid_time=day, variables=variables)
         if ocean.available(request).complete:
             found = _on_grid(ingredients, ocean, request)
-            time = np.datetime64(valid_time.replace(tzinfo=None), "ns")
-            return found.assign_coords(time=[time]).assign_attrs(taken_from=day.isoformat())
+            return found.assign_coords(time=[numpy_time(valid_time)]).assign_attrs(taken_from=day.isoformat())
         day -= timedelta(days=1)
     raise MissingDataError(
         f"{ocean.name}: no sea surface temperature between {day + timedelta(days=1):%Y%m%dT%HZ} and "

@@ -5,10 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from infra import layout
@@ -18,6 +17,7 @@ from infra.nature_run.archive import INTERVAL, AnalysisArchive
 from infra.nature_run.simulation import Simulation, SimulationSettings
 from model.diagnostics.climatology import HarmonicBasis
 from model.grid import Grid
+from model.times import numpy_time
 from tasks.archive_statistics import archive_statistics, fit_climatology, write_climatology, write_statistics
 
 CHUNK = timedelta(days=10)
@@ -94,7 +94,7 @@ def simulate_chunk(simulation: Simulation, archive: AnalysisArchive, plan: Natur
     length = min(CHUNK, plan.end - simulation.time)
     output = simulation.advance(length // INTERVAL)
     analyses = to_analyses(output, simulation.boundary())
-    begin = np.datetime64(plan.begin.astimezone(UTC).replace(tzinfo=None), "ns")
+    begin = numpy_time(plan.begin)
     archive.write(analyses.sel(time=analyses.time.values >= begin))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "restart.ckpt"

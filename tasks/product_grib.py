@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from infra.grib_products import GRIB_PARAMETERS, GribField, Kind, write_grib
 from infra.settings import ProductSettings
 from model.diagnostics.ensemble_products import as_published
 from model.grid import Grid
+from model.times import aware_time
 from model.variables import VARIABLES
 from tasks.product_plan import ProductPlan, ProductUnit
 
@@ -81,7 +81,7 @@ def _derived(
     at: xr.Dataset, plan: ProductPlan, *, members: int, hours: int
 ) -> Iterator[tuple[GribField, np.ndarray]]:
     """All products of one lead time with their descriptions."""
-    init_time = _time(at["init_time"])
+    init_time = aware_time(at["init_time"].values)
     for unit in plan.units:
         quantity = _coded_as(unit.name)
         if quantity is None:
@@ -125,7 +125,7 @@ def _derived(
 
 def _members(at: xr.Dataset, *, hours: int) -> Iterator[tuple[GribField, np.ndarray]]:
     """All members' fields of one lead time with their descriptions."""
-    init_time = _time(at["init_time"])
+    init_time = aware_time(at["init_time"].values)
     for position, member in enumerate(at["member"].values.tolist()):
         one = at.isel(member=position)
         for name, array in one.data_vars.items():
@@ -157,7 +157,3 @@ def _start(unit: ProductUnit, hours: int) -> int | None:
         return 0
     accumulated = unit.quantity.accumulation_hours
     return None if accumulated is None else hours - accumulated
-
-
-def _time(value: xr.DataArray) -> datetime:
-    return value.values.astype("datetime64[us]").item().replace(tzinfo=UTC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from infra.product_files import open_products
 from infra.wording import counted
 from model.diagnostics.ensemble_products import ANOMALY_SUFFIX, Event
 from model.grid import Grid
+from model.times import aware_time
 from tasks.product_plan import ProductPlan
 
 MAPPED = (
@@ -70,7 +70,10 @@ def draw_pictures(
 
         def text(title: str, at: xr.Dataset = at) -> MapText:
             return MapText(
-                title=title, model=model, init_time=_time(at["init_time"]), valid_time=_time(at["valid_time"])
+                title=title,
+                model=model,
+                init_time=aware_time(at["init_time"].values),
+                valid_time=aware_time(at["valid_time"].values),
             )
 
         drawn = {
@@ -140,7 +143,7 @@ def _plumes(folder: Path, plan: ProductPlan, model: str) -> list[Plume]:
     plumes = []
     with xr.open_dataset(folder / "points.nc", engine="h5netcdf", decode_timedelta=True) as points:
         hours = (points["lead_time"].values / np.timedelta64(1, "h")).astype(float)
-        init = _time(points["init_time"])
+        init = aware_time(points["init_time"].values)
         size = counted(points.sizes["member"], "member")
         for number, point in enumerate(plan.points):
             for quantity, title in MAPPED:
@@ -160,7 +163,3 @@ def _plumes(folder: Path, plan: ProductPlan, model: str) -> list[Plume]:
                 )
                 plumes.append(Plume(place=point.name, title=title, image=path))
     return plumes
-
-
-def _time(value: xr.DataArray) -> datetime:
-    return value.values.astype("datetime64[us]").item().replace(tzinfo=UTC)

@@ -15,6 +15,7 @@ VALUE_TYPES = {
     "model.grid",
     "model.stations",
     "model.task",
+    "model.times",
     "model.variables",
     "model.rollout.state",
     "model.normalization.Statistics",

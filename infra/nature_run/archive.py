@@ -11,11 +11,10 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from infra import layout
@@ -24,6 +23,7 @@ from infra.grib import decode
 from infra.nature_run.analysis import INTERVAL_HOURS
 from infra.nature_run.grib_analyses import encode
 from infra.object_store import ObjectStore
+from model.times import aware_time
 
 INTERVAL = timedelta(hours=INTERVAL_HOURS)
 
@@ -76,7 +76,7 @@ class AnalysisArchive:
         """Write analyses with dim time, one file each; returns their keys."""
         keys = []
         for index, time in enumerate(analyses.time.values):
-            valid_time = utc(time)
+            valid_time = aware_time(time)
             key = layout.archived_analysis(self.prefix, valid_time)
             self.store.write(key, encode(analyses.isel(time=index).drop_vars("time"), valid_time))
             keys.append(key)
@@ -137,8 +137,3 @@ class AnalysisArchive:
                 path.write_bytes(self.store.read(key))
                 paths.append(path)
             return decode(paths).load()
-
-
-def utc(time: np.datetime64) -> datetime:
-    """A numpy time as an aware datetime."""
-    return datetime.fromtimestamp(int(time.astype("datetime64[s]").astype(np.int64)), tz=UTC)

@@ -23,6 +23,7 @@ import numpy as np
 
 from infra.errors import FoldcastError
 from infra.nature_run.analysis import INTERVAL_HOURS, Boundary, ModelOutput
+from model.times import numpy_time
 
 TIME_STEP = timedelta(minutes=30)
 GLOBAL_MEAN_SURFACE_PRESSURE = 98_500.0
@@ -136,7 +137,7 @@ class Simulation:
             )
         self._state = state
         hours = INTERVAL_HOURS * np.arange(1, intervals + 1)
-        start = np.datetime64(begin.replace(tzinfo=None), "ns")
+        start = numpy_time(begin)
         return ModelOutput(
             time=start + hours.astype("timedelta64[h]"),
             **{name: _upright(field) for name, field in values.items()},

@@ -28,6 +28,7 @@ from infra.sources.source import (
     SourceKind,
     SourceOffer,
 )
+from model.times import numpy_time
 from model.variables import COMPUTED_FORCINGS, LEVELS_37, STATICS, VARIABLES
 
 ARCHIVE = "gs://gcp-public-data-arco-era5/ar/full_37-1h-0p25deg-chunk-1.zarr-v3"
@@ -100,7 +101,7 @@ class ArcoEra5:
             return self._values(archive, request, name)
 
     def _values(self, archive: xr.Dataset, request: FieldRequest, name: str) -> xr.DataArray:
-        end = _naive(request.valid_time)
+        end = numpy_time(request.valid_time)
         hours = _SUMMED.get(name)
         array = archive[_HOURLY_PRECIPITATION if hours else name]
         if name in request.on_levels:
@@ -150,7 +151,3 @@ class ArcoEra5:
 def _edge(archive: xr.Dataset, attribute: str) -> datetime | None:
     text = archive.attrs.get(attribute)
     return datetime.fromisoformat(str(text)[:10]).replace(tzinfo=UTC) if text else None
-
-
-def _naive(time: datetime) -> np.datetime64:
-    return np.datetime64(time.replace(tzinfo=None), "ns")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,7 @@ from model.diagnostics.physical_consistency import (
 from model.diagnostics.physical_limits import FILL_VALUES, physical_limits
 from model.grid import Grid
 from model.task import TaskConfig
+from model.times import numpy_time
 from model.variables import VARIABLES
 
 SINGLE_LEVEL = 0
@@ -85,9 +86,7 @@ class ExpectedState:
     @property
     def times(self) -> tuple[np.datetime64, np.datetime64]:
         """Valid times of the two frames."""
-        first = (self.init_time - self.task.step).astimezone(UTC).replace(tzinfo=None)
-        second = self.init_time.astimezone(UTC).replace(tzinfo=None)
-        return np.datetime64(first, "ns"), np.datetime64(second, "ns")
+        return numpy_time(self.init_time - self.task.step), numpy_time(self.init_time)
 
 
 def field_digest(values: np.ndarray) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from model.errors import InvalidFieldError
 from model.forcings import forcing_fields
 from model.grid import Grid
 from model.task import TaskConfig
+from model.times import aware_time
 from model.variables import VARIABLES
 
 _ACCUMULATED = "total_precipitation_"
@@ -79,7 +80,7 @@ class AnalysisSeries:
 
     def start_time(self, number: int) -> datetime:
         """The time of an example's last input frame."""
-        return _aware(self.times[number + (INPUT_FRAMES - 1) * self.stride])
+        return aware_time(self.times[number + (INPUT_FRAMES - 1) * self.stride])
 
     def start(self, number: int, steps: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Input window and forcings of a forecast that may reach beyond the series.
@@ -93,7 +94,7 @@ class AnalysisSeries:
         if not 0 <= number < self.count(0):
             raise ValueError(f"number: expected 0 to {self.count(0) - 1}, got {number}")
         places = number + self.stride * np.arange(INPUT_FRAMES)
-        first = _aware(self.times[number])
+        first = aware_time(self.times[number])
         names = self.task.forcing_variables
         by_time = [
             forcing_fields(names, first + self.task.step * step, self.grid)
@@ -123,7 +124,7 @@ class AnalysisSeries:
                 f"numbers: expected 0 to {self.count(rollout_steps) - 1}, got {numbers.min()} to {numbers.max()}"
             )
         places = numbers[:, None] + self.stride * np.arange(INPUT_FRAMES + rollout_steps)
-        times = [[_aware(self.times[place]) for place in row] for row in places]
+        times = [[aware_time(self.times[place]) for place in row] for row in places]
         names = self.task.forcing_variables
         by_time = {time: forcing_fields(names, time, self.grid) for row in times for time in row}
         return {
@@ -157,7 +158,3 @@ def accumulate_precipitation(fields: Mapping[str, np.ndarray], hours: int, inter
         total[shift:] += values[:-shift]
     total[: hours // every - 1] = np.nan
     return total
-
-
-def _aware(time: np.datetime64) -> datetime:
-    return datetime.fromtimestamp(int(time.astype("datetime64[s]").astype(np.int64)), UTC)
