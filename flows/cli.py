@@ -47,6 +47,8 @@ app = App(
 )
 add_model_commands(app)
 
+_TALKATIVE = ("gcsfs", "great_expectations")
+"""Libraries that log the traceback of a failure that is told anyway."""
 _IN_RED: dict[str, Any] = {"style": "red", "highlight": False, "soft_wrap": True}
 
 
@@ -58,9 +60,8 @@ def main() -> None:
     errors = command_console(stderr=True)
     quiet_orchestration(debug=debug)
     if not debug:
-        logging.getLogger("gcsfs").setLevel(
-            logging.CRITICAL
-        )  # it logs the traceback of what it raises as well
+        for library in _TALKATIVE:
+            logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:

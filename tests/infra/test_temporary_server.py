@@ -12,8 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_HOME, temporary_settings
 
+from infra import temporary_server
 from infra.settings import child_environment
+from infra.supervision import ServiceError
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = """
@@ -37,6 +41,19 @@ try:
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
+
+
+def test_a_server_that_ends_at_its_start_is_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code 3 is what uvicorn ends with where the application does not start, and where its port is taken."""
+    monkeypatch.setattr(temporary_server, "_PROGRAM", "tests.tools.ends_with_3")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with temporary_settings({PREFECT_HOME: str(tmp_path)}), pytest.raises(ServiceError) as refused:
+        temporary_server.ShelteredServer(port=free_port()).start()
+    log = tmp_path / "logs" / "temporary-server.log"
+    assert str(refused.value) == f"Prefect's temporary server: ended 3 times at its start; see {log}"
+    assert log.read_text().count("why it ends") == 3
 
 
 @pytest.mark.server
