@@ -171,7 +171,7 @@ def simulate(
             _look_by_hand(cycles[: day + 1], settings, store, now)
             if started is not None:
                 week.disturbances.append(f"started {cycle.identifier} by hand as well")
-            if day == 1:
+            if day == (0 if cycles[1] == missing else 1):  # a day on which there is something to compute
                 week.disturbances.append(machine.kill_worker(deadline))
             if day == days - 1:
                 week.disturbances.append(machine.restart_server())
