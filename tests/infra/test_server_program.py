@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
+from prefect.server.database.configurations import AioSqliteConfiguration
 from sqlalchemy.exc import OperationalError
 
 from infra.local_services import LocalServer
@@ -67,6 +69,23 @@ def test_begun_as_writers_they_wait_and_none_is_lost(engine: sa.Engine) -> None:
             counted.result()
     with engine.connect() as connection:
         assert read(connection) == 100
+
+
+def test_prefect_still_begins_them_so(tmp_path: Path) -> None:
+    executed: list[str] = []
+
+    async def one_transaction() -> None:
+        configuration = AioSqliteConfiguration(connection_url=f"sqlite+aiosqlite:///{tmp_path / 'database'}")
+        engine = await configuration.engine()
+        sa.event.listen(
+            engine.sync_engine, "before_cursor_execute", lambda *given: executed.append(str(given[2]))
+        )
+        async with await configuration.session(engine) as session, configuration.begin_transaction(session):
+            await session.execute(sa.text("SELECT 1"))
+        await engine.dispose()
+
+    asyncio.run(one_transaction())
+    assert executed == ["BEGIN DEFERRED", "SELECT 1"]
 
 
 @pytest.mark.server
