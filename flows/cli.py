@@ -66,7 +66,9 @@ def main() -> None:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join(("foldcast", *(error.command_chain or ())))
-        errors.print(f"foldcast: {str(error).rstrip('.')}. See `{command} --help`.", **_IN_RED)
+        said = str(error)
+        end = "" if said.endswith(("?", ".")) else "."
+        errors.print(f"foldcast: {said}{end} See `{command} --help`.", **_IN_RED)
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:
         if _is_interruption(error) and not (debug and isinstance(error, Exception)):

@@ -71,12 +71,12 @@ def check_period(start: str, end: str) -> None:
 
 
 def check_server(host: str, database_url: str | None, credentials: str | None) -> None:
-    """Raises OptionError for a server that cannot be started so; it shows no secret."""
+    """Raises OptionError for a server that cannot be started so; it shows no secret. Empty is none."""
     from infra.local_services import is_loopback
 
-    if credentials is None and not is_loopback(host):
+    if not credentials and not is_loopback(host):
         raise OptionError(f"--host {host}: expected --credentials with anything but loopback, got none")
-    if credentials is not None and not all(credentials.partition(":")):
+    if credentials and not all(credentials.partition(":")):
         raise OptionError("--credentials: expected user:password")
-    if database_url is not None and not database_url.startswith(_DATABASES):
+    if database_url and not database_url.startswith(_DATABASES):
         raise OptionError("--database-url: expected postgresql+asyncpg://user:password@host/database")

@@ -155,8 +155,11 @@ def _free(port: int) -> Iterator[None]:
 
 
 def _open_store(server: LocalServer) -> ObjectStore:
-    with temporary_settings(client_settings(server)):  # it may keep the store's keys
-        return load_settings().store.open()
+    store = load_settings().store
+    if not store.credentials_block:
+        return store.open()
+    with temporary_settings(client_settings(server)):
+        return store.open()
 
 
 def set_up(server: LocalServer, prefect_file: Path, *, gpu_workers: int = 1) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-from infra.errors import FoldcastError
+from infra.errors import FoldcastError, TransientSourceError
+from infra.failures import plain_url, readable_failure
 
 
 class CredentialsError(FoldcastError):
@@ -24,6 +25,7 @@ def read_credentials(block: str) -> Mapping[str, Any]:
 
     Raises:
         CredentialsError: no server is named, it has no such block, or the block holds something else.
+        TransientSourceError: the server cannot be reached or does not answer as it should.
     """
     from prefect.settings import PREFECT_API_URL  # imports the whole orchestration client
 
@@ -58,6 +60,7 @@ def read_store_keys(block: str) -> dict[str, str]:
 
 @lru_cache
 def _read(server: str, block: str) -> Mapping[str, Any]:
+    import httpx
     from prefect.blocks.system import Secret
     from prefect.exceptions import ObjectNotFound
 
@@ -66,9 +69,12 @@ def _read(server: str, block: str) -> Mapping[str, Any]:
     except ValueError as error:
         if isinstance(error.__cause__, ObjectNotFound):
             raise CredentialsError(
-                f"credentials_block {block!r}: expected a block of type Secret with that name on {server}, found none"
+                f"credentials_block {block!r}: expected a block of type Secret with that name on "
+                f"{plain_url(server)}, found none"
             ) from None
         raise
+    except httpx.HTTPError as error:
+        raise TransientSourceError(f"credentials_block {block!r}: {readable_failure(error)}") from None
     if not isinstance(value, dict):
         raise CredentialsError(f"credentials_block {block!r}: expected a JSON object, got something else")
     return value

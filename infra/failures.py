@@ -73,10 +73,11 @@ def _server_failure(error: BaseException) -> str | None:
     if httpx is not None and isinstance(error, httpx.HTTPStatusError):
         response = error.response
         hint = "; PREFECT_API_AUTH_STRING takes its user:password" if response.status_code == 401 else ""
-        return f"server {_place(str(response.url))}: refused with {response.status_code} {response.reason_phrase}{hint}"
+        where = plain_url(str(response.url))
+        return f"server {where}: refused with {response.status_code} {response.reason_phrase}{hint}"
     if httpx is not None and isinstance(error, httpx.TransportError):
         request = getattr(error, "_request", None)  # the property raises where there is none
-        where = f" {_place(str(request.url))}" if request is not None else ""
+        where = f" {plain_url(str(request.url))}" if request is not None else ""
         return f"server{where}: cannot be reached: {str(error) or type(error).__name__}"
     if prefect is not None and isinstance(error, prefect.ObjectNotFound):
         return f"Prefect server: does not have what is asked for: {error}"
@@ -93,7 +94,7 @@ def _system_failure(error: BaseException) -> str | None:
     return None
 
 
-def _place(url: str) -> str:
+def plain_url(url: str) -> str:
     """A URL without user, password and query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -131,7 +131,7 @@ def running_server(server: LocalServer, *, timeout: float = 300.0) -> Iterator[s
             raise ServiceError(
                 f"port {server.port} on {server.host}: expected it free, got: {error.strerror}"
             ) from None
-    with _child(server, ["infra.server_program", "server", "start"], "server") as process:
+    with _child(server, ["infra.server_program", "prefect", "server", "start"], "server") as process:
         _wait_until_healthy(server, process, timeout)
         yield process
 

@@ -1,9 +1,10 @@
-"""Prefect's command with transactions that wait on SQLite: ``python -m infra.server_program server start``.
+"""Prefect's server with transactions that wait on SQLite: ``python -m infra.server_program MODULE ARGUMENTS…``.
 
 A transaction that reads before it writes fails at once with "database is locked" where another has written in
-between, however long it may wait; one that stands in the queue of writers from its beginning waits. Prefect begins
-most of its transactions the first way, and no setting changes that; here all begin the second. PostgreSQL
-has no such words.
+between, however long it may wait; one that is a writer's from its beginning waits. Prefect begins most of its
+transactions the first way, and no setting changes that; here all begin the second. PostgreSQL has no such words.
+
+No transaction may wait for another of the same request then, not even to read; Prefect's do not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 
-def begin_in_the_queue_of_writers(
+def begin_as_writer(
     _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
 ) -> tuple[str, Any]:
     """SQLAlchemy's ``before_cursor_execute``: the statement and parameters to execute instead."""
@@ -23,10 +24,10 @@ def begin_in_the_queue_of_writers(
 
 
 def main() -> None:
-    """Run Prefect's command line as the main program."""
-    event.listen(Engine, "before_cursor_execute", begin_in_the_queue_of_writers, retval=True)
-    sys.argv[0] = "prefect"
-    runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+    """Run a module that starts Prefect's server in this process as the main program."""
+    event.listen(Engine, "before_cursor_execute", begin_as_writer, retval=True)
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ class StoreSettings(_Section):
     @model_validator(mode="after")
     def _keys_from_one_place(self) -> StoreSettings:
         keys = (self.access_key, self.secret_key)
-        if self.credentials_block is not None and any((*keys, self.session_token)):
+        if self.credentials_block and any((*keys, self.session_token)):
             raise ValueError("expected either keys or credentials_block, got both")
-        if any(keys) and not all(keys):
-            raise ValueError("expected both access_key and secret_key, got one of them")
+        if any((*keys, self.session_token)) and not all(keys):
+            raise ValueError("expected access_key and secret_key together, and session_token only with them")
         return self
 
     def open(self) -> ObjectStore:
@@ -77,7 +77,7 @@ class StoreSettings(_Section):
         if not self.root.startswith("s3://"):
             return ObjectStore(root=self.root)
         given: dict[str, str | None] = {"endpoint_url": self.endpoint_url}
-        if self.credentials_block is not None:
+        if self.credentials_block:
             given |= read_store_keys(self.credentials_block)
         else:
             secrets = {name: getattr(self, name) for name in STORE_KEYS}

@@ -20,7 +20,8 @@ from infra.settings import child_environment
 from infra.supervision import ServiceError
 
 _PROGRAM = (
-    "uvicorn --factory prefect.server.api.server:create_app --lifespan on --log-level error --host 127.0.0.1"
+    "infra.server_program uvicorn --factory prefect.server.api.server:create_app --lifespan on --log-level error "
+    "--host 127.0.0.1"
 )
 _MOST_STARTS = 3
 _LIGHT = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
@@ -47,9 +48,7 @@ class ShelteredServer(SubprocessASGIServer):
         command = [*_PROGRAM.split(), "--port", str(self.port), "--app-dir", str(installed)]
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        with open(
-            log_file, "ab" if self._starts else "wb", buffering=0
-        ) as log:  # off the command's own output
+        with open(log_file, "ab", buffering=0) as log:  # off the command's own output
             log.write(f"start {self._starts} on port {self.port}\n".encode())  # a full disk is told here
             self._starts += 1
             return tied_process(command, child_environment(**_LIGHT, **settings), log=log)

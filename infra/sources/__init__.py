@@ -24,8 +24,8 @@ def make_source(name: str, settings: SourceSettings) -> Source:
         CredentialsError: the block that is named is not there.
     """
     block = settings.credentials_block
-    kept = read_credentials(block) if block is not None else {}
-    common: dict[str, Any] = {"name": name, **settings.options, **kept}
+    kept = read_credentials(block) if block else {}
+    common: dict[str, Any] = {**settings.options, **kept, "name": name}
     try:
         return _make(settings, common)
     except (TypeError, ValueError) as error:

@@ -10,15 +10,16 @@ import boto3
 import httpx
 import pytest
 from prefect.blocks.system import Secret
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.serve import client_settings
 from infra.credential_blocks import CredentialsError, read_credentials
-from infra.errors import StoreError
+from infra.errors import StoreError, TransientSourceError
 from infra.local_services import LocalServer
 from infra.settings import SourceSettings, StoreSettings
 from infra.sources import make_source
 from infra.sources.cds import Cds
+from tests.conftest import free_port
 from tests.fakes.s3 import S3Server
 
 pytestmark = pytest.mark.server
@@ -73,10 +74,12 @@ def test_the_keys_in_a_block_open_a_store_that_lets_nobody_else_in(
 
 def test_a_providers_key_comes_from_a_block_too(prefect_server: LocalServer) -> None:
     settings = SourceSettings(type="cds", kind="era5", credentials_block="cds")
-    with kept(prefect_server, "cds", '{"key": "hush"}'):  # as text, as somebody may type it into the UI
+    with kept(
+        prefect_server, "cds", '{"key": "hush", "name": "another"}'
+    ):  # as text, as somebody may type it into the UI
         source = make_source("cds", settings)
     assert isinstance(source, Cds)
-    assert source.key == "hush"
+    assert (source.key, source.name) == ("hush", "cds")
     assert "hush" not in f"{settings!r}{source!r}"
 
 
@@ -105,6 +108,26 @@ def test_a_block_that_is_not_there_is_named(prefect_server: LocalServer) -> None
     with (
         temporary_settings(client_settings(prefect_server)),
         pytest.raises(CredentialsError, match=r"'absent'.*found none"),
+    ):
+        read_credentials("absent")
+
+
+def test_a_password_in_the_servers_address_is_not_echoed(prefect_server: LocalServer) -> None:
+    address = prefect_server.api_url.replace("http://", "http://admin:hush@")
+    with (
+        temporary_settings({**client_settings(prefect_server), PREFECT_API_URL: address}),
+        pytest.raises(CredentialsError) as wrong,
+    ):
+        read_credentials("absent")
+    assert prefect_server.api_url in str(wrong.value)
+    assert "hush" not in str(wrong.value)
+
+
+def test_a_server_that_is_away_may_be_back_later() -> None:
+    settings = {PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with (
+        temporary_settings(settings),
+        pytest.raises(TransientSourceError, match=r"'absent'.*cannot be reached"),
     ):
         read_credentials("absent")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from sqlalchemy.exc import OperationalError
 
 from infra.local_services import LocalServer
-from infra.server_program import begin_in_the_queue_of_writers
+from infra.server_program import begin_as_writer, main
 
 
 def engine_at(path: Path) -> sa.Engine:
@@ -57,7 +59,7 @@ def test_as_prefect_begins_them_the_later_one_fails_without_waiting(engine: sa.E
 
 
 def test_begun_as_writers_they_wait_and_none_is_lost(engine: sa.Engine) -> None:
-    sa.event.listen(engine, "before_cursor_execute", begin_in_the_queue_of_writers, retval=True)
+    sa.event.listen(engine, "before_cursor_execute", begin_as_writer, retval=True)
 
     def count(times: int) -> None:
         for _ in range(times):
@@ -86,6 +88,21 @@ def test_prefect_still_begins_them_so(tmp_path: Path) -> None:
 
     asyncio.run(one_transaction())
     assert executed == ["BEGIN DEFERRED", "SELECT 1"]
+
+
+def test_what_is_run_begins_them_as_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    run: list[tuple[str, list[str], bool]] = []
+
+    def seen(module: str, **_: Any) -> None:
+        run.append((module, sys.argv, sa.event.contains(sa.Engine, "before_cursor_execute", begin_as_writer)))
+
+    monkeypatch.setattr(runpy, "run_module", seen)
+    monkeypatch.setattr(sys, "argv", ["server_program", "prefect", "server", "start"])
+    try:
+        main()
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", begin_as_writer)
+    assert run == [("prefect", ["prefect", "server", "start"], True)]
 
 
 @pytest.mark.server

@@ -131,7 +131,8 @@ def test_secrets_are_not_shown() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"access_key": "hush"}, "both access_key and secret_key"),
+        ({"access_key": "hush"}, "access_key and secret_key together"),
+        ({"session_token": "hush"}, "session_token only with them"),
         ({"access_key": "hush", "secret_key": "hush", "credentials_block": "store"}, "either keys or"),
     ],
 )
