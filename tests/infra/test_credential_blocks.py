@@ -74,9 +74,8 @@ def test_the_keys_in_a_block_open_a_store_that_lets_nobody_else_in(
 
 def test_a_providers_key_comes_from_a_block_too(prefect_server: LocalServer) -> None:
     settings = SourceSettings(type="cds", kind="era5", credentials_block="cds")
-    with kept(
-        prefect_server, "cds", '{"key": "hush", "name": "another"}'
-    ):  # as text, as somebody may type it into the UI
+    typed = '{"key": "hush", "name": "another"}'  # as somebody may type it into the UI
+    with kept(prefect_server, "cds", typed):
         source = make_source("cds", settings)
     assert isinstance(source, Cds)
     assert (source.key, source.name) == ("hush", "cds")
