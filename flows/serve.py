@@ -82,14 +82,14 @@ def serve(
     open_store = partial(_open_store, server)
     with _stoppable(console), ExitStack() as others, Supervisor() as services:
         others.enter_context(sole_use(server.home))
-        services.start("server", partial(running_server, server))
-        set_up(server, prefect_file, gpu_workers=gpu_workers)
         if pages_port:
             with _free(pages_port):
                 others.callback(serve_store(open_store, host=host, port=pages_port, credentials=credentials))
         if metrics_port is not None:
             with _free(metrics_port):
                 others.callback(serve_metrics(open_store, port=metrics_port, clock=utc_now, host=host))
+        services.start("server", partial(running_server, server))
+        set_up(server, prefect_file, gpu_workers=gpu_workers)
         worker = partial(running_worker, server)
         services.start(
             "controller", partial(worker, pool="controller", name="controller", limit=CONTROLLER_SLOTS)
@@ -102,7 +102,8 @@ def serve(
             services.start(name, partial(worker, pool="gpu", name=name, queues=(TRAINING_QUEUE,), limit=1))
         console.print(f"Foldcast is serving. UI: {server.api_url.removesuffix('/api')}", soft_wrap=True)
         if pages_port:
-            console.print(f"Products: http://{_reachable(host)}:{pages_port}/", soft_wrap=True)
+            pages = f"http://{_reachable(host)}:{pages_port}/"
+            console.print(f"Products: {pages} once a cycle is published", soft_wrap=True)
         console.print(f"Logs: {server.home / 'logs'}. Stop with Ctrl-C.", soft_wrap=True)
         while True:
             for name in services.look():
