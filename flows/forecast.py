@@ -28,6 +28,8 @@ from infra import layout
 from infra.claims import CycleBusyError, claim_cycle, held, utc_now
 from infra.errors import FoldcastError, MissingDataError
 from infra.events import raise_event
+from infra.object_store import ObjectStore
+from infra.publication import read_manifest
 from infra.settings import Settings, load_settings
 from infra.terminal import command_console
 from infra.work_pool_setup import SOURCE_LIMIT
@@ -168,7 +170,15 @@ def forecast_here(
             return run_cycle(cycle, settings, members=members, steps=steps, force=force, progress=progress)
 
     shelter_temporary_server()
-    return run()
+    key = run()
+    tell_warnings(console, settings.store.open(), cycle)
+    return key
+
+
+def tell_warnings(console: Console, store: ObjectStore, cycle: Cycle) -> None:
+    """Print what the checks of a published cycle's products warn of."""
+    for warning in read_manifest(store, cycle).warnings:
+        console.print(f"{cycle}: warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
 def forecast_command(

@@ -82,6 +82,11 @@ class Manifest:
         return bool(self.details.get("simulated", False))
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the product checks found and did not block."""
+        return tuple(self.details.get("warnings", ()))
+
+    @property
     def latency_hours(self) -> float:
         """Hours from init_time to publication."""
         return (self.published_at - self.cycle.init_time).total_seconds() / 3600

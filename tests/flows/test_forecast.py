@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import xarray as xr
+from rich.console import Console
 
 from flows import forecast
 from flows.forecast import run_cycle
@@ -17,7 +20,8 @@ from infra.claims import CycleBusyError, claim_cycle
 from infra.demo import INIT_TIME
 from infra.demo.configuration import DETERMINISTIC, deliver_analyses, demo_settings
 from infra.errors import MissingDataError
-from infra.publication import read_latest, read_manifest
+from infra.object_store import ObjectStore
+from infra.publication import Manifest, make_visible, read_latest, read_manifest
 from infra.settings import ProductSettings, Settings
 from model.cycle import Cycle
 
@@ -98,3 +102,22 @@ def test_a_cycle_without_its_analyses_says_what_is_missing(tmp_path: Path) -> No
     with pytest.raises(MissingDataError, match="20211227"):
         run_cycle(CYCLE, small(tmp_path))
     assert not (tmp_path / "store" / "cycles").exists()
+
+
+def test_what_the_checks_warn_of_is_told(tmp_path: Path) -> None:
+    store = ObjectStore(root=str(tmp_path))
+    manifest = Manifest(
+        cycle=CYCLE,
+        run="run",
+        attempt="attempt",
+        members=(0,),
+        steps=2,
+        step_hours=6,
+        published_at=datetime(2021, 12, 28, 4, tzinfo=UTC),
+        files={},
+        details={"warnings": ["humidity not negative: got -0.002"]},
+    )
+    make_visible(store, manifest)
+    told = io.StringIO()
+    forecast.tell_warnings(Console(file=told, width=200), store, CYCLE)
+    assert told.getvalue() == f"{CYCLE}: warning: humidity not negative: got -0.002\n"
