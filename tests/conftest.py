@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -27,6 +28,12 @@ QUICK_COMPILATION = "--xla_backend_optimization_level=0"
 def pytest_configure() -> None:
     """Have this process, and those that it starts, compile quickly."""
     os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: leave it out of every garbage collection to come."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from infra.errors import CheckpointMismatchError, DoesNotFitError, FoldcastError
 from infra.training_archive import StoredField
 from model.checkpoint_file import read_checkpoint
 from model.errors import InvalidFieldError
+from model.training import rematerialisation
 from model.training.family_losses import EnsembleLoss
 from model.training.rematerialisation import KEEP_ALL, LEVELS, Rematerialisation
 from tasks.training import prepare, updates
@@ -256,7 +257,10 @@ def test_a_training_begun_before_levels_were_kept_goes_on_keeping_everything(
     assert level() == LEVELS[-1], "a training that has no checkpoint yet chooses"
 
 
-def test_what_does_not_fit_or_cannot_be_shared_is_refused(data: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_or_cannot_be_shared_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rematerialisation, "LEVELS", LEVELS[::4])  # each is a program to compile
     with pytest.raises(DoesNotFitError, match="no level of recomputation fits into 1000 bytes"):
         next(updates(prepare(settings(data, tmp_path, rematerialise="auto", device_memory=1000))))
     with pytest.raises(FoldcastError, match=r"expected 2 × 512 = 1024, got"):
