@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -27,6 +25,7 @@ from infra.grib_messages import messages
 from infra.retry import RetryPolicy
 from infra.sources.remote import http_errors, stated_length, time_limit, within
 from infra.sources.source import Availability, FieldRequest, RawFile, SourceKind, SourceOffer
+from infra.whole_files import whole_when_done
 from model.variables import COMPUTED_FORCINGS, LEVELS_37, VARIABLES
 
 ENDPOINT = "https://cds.climate.copernicus.eu/api"
@@ -181,9 +180,8 @@ class Cds:
             except MissingDataError:  # the data store has forgotten it
                 note.unlink(missing_ok=True)
         number = str(self.retry.run(lambda: self._under_way(retrieval) or self._posted(retrieval)))
-        temporary = note.with_name(f".writing-{uuid.uuid4().hex}")
-        temporary.write_text(number)
-        os.replace(temporary, note)
+        with whole_when_done(note) as temporary:
+            temporary.write_text(number)
         return f"{self._base}/jobs/{number}"
 
     def _posted(self, retrieval: CdsRequest) -> str:
@@ -242,8 +240,7 @@ class Cds:
             raise InvalidFieldError(f"{url}: expected a JSON object, got {text[:120]!r}") from error
 
     def _download(self, url: str, size: int | None, path: Path) -> None:
-        temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
-        try:
+        with whole_when_done(path) as temporary:
             with (
                 http_errors(url),
                 httpx.stream("GET", url, timeout=_TIMEOUT_SECONDS, follow_redirects=True) as response,
@@ -258,9 +255,6 @@ class Cds:
                 raise TransientSourceError(f"{url}: expected {size} bytes, got {got}")
             for _ in messages(temporary):
                 pass  # every message framed and whole, or it does not get its name
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _check(response: httpx.Response, url: str) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +45,7 @@ from infra.sources.source import (
     SourceKind,
     SourceOffer,
 )
+from infra.whole_files import whole_when_done
 from model.variables import COMPUTED_FORCINGS, LEVELS_13, LEVELS_37, STATICS, VARIABLES
 
 _SUFFIXES: dict[str, RawFormat] = {
@@ -229,12 +228,8 @@ class _File:
             check_message(whole[-1], where=f"{self.url} at byte {start}", length=length)
         if not whole:
             return None
-        temporary = copy.with_name(f".writing-{uuid.uuid4().hex}")
-        try:
+        with whole_when_done(copy) as temporary:
             temporary.write_bytes(b"".join(whole))
-            os.replace(temporary, copy)
-        finally:
-            temporary.unlink(missing_ok=True)
         return RawFile(
             path=copy,
             format="grib",

@@ -8,8 +8,6 @@ broken connection, a failed mirror or a killed process costs at most the message
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -26,6 +24,7 @@ from infra.grib_messages import check_message, fields
 from infra.retry import RetryPolicy
 from infra.sources.remote import Remote, open_remote
 from infra.sources.source import Availability, RawFile
+from infra.whole_files import whole_when_done
 
 _LARGEST_REQUEST = 32 * 1024 * 1024
 _Result = TypeVar("_Result")
@@ -244,12 +243,8 @@ def _kept(folder: Path, message: IndexedMessage) -> Path | None:
 
 
 def _keep(folder: Path, message: IndexedMessage, data: bytes) -> None:
-    temporary = folder / f".writing-{uuid.uuid4().hex}"
-    try:
+    with whole_when_done(folder / f"{message.stem}.{hashlib.sha256(data).hexdigest()}.grib") as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, folder / f"{message.stem}.{hashlib.sha256(data).hexdigest()}.grib")
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _raw_file(folder: Path, message: IndexedMessage, url: str) -> RawFile:

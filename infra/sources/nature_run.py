@@ -7,8 +7,6 @@ Without a root it serves the analyses bundled with Foldcast. Any archive with th
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,6 +20,7 @@ from infra.grib_messages import messages
 from infra.nature_run.analysis import PRESSURE_LEVELS
 from infra.object_store import ObjectStore
 from infra.sources.source import Availability, FieldRequest, RawFile, SourceKind, SourceOffer
+from infra.whole_files import whole_when_done
 from model.variables import STATICS
 
 _DIRECT = frozenset(
@@ -126,12 +125,7 @@ def _copy(store: ObjectStore, key: str, folder: Path) -> RawFile:
     path = folder / key.replace("/", "_")
     data = store.read(key)
     if not path.exists() or path.read_bytes() != data:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".writing-{uuid.uuid4().hex}")
-        try:
+        with whole_when_done(path) as temporary:
             temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     digests = tuple(hashlib.sha256(message).hexdigest() for message in messages(path))
     return RawFile(path=path, format="grib", url=store.url(key), sha256=digests, size=len(data))
