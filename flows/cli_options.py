@@ -40,8 +40,10 @@ def _attention(_: object, value: str) -> None:
 
 
 def _predictions(_: object, value: str) -> None:
-    if Path(value).suffix not in (".nc", ".zarr"):
-        raise ValueError("Expected a name ending in .nc or .zarr")
+    from infra.prediction_files import SUFFIXES
+
+    if Path(value).suffix not in SUFFIXES:
+        raise ValueError(f"Expected a name ending in {' or '.join(SUFFIXES)}")
 
 
 def _resolution(_: object, value: float) -> None:

@@ -21,6 +21,9 @@ from model.grid import Grid
 from model.task import TaskConfig
 from model.variables import VARIABLES
 
+SUFFIXES = (".nc", ".zarr")
+"""What a file of predictions may end in."""
+
 UNFINISHED = ".writing-"
 """Predictions that are being written have a name that begins so, beside the one they get in the end."""
 
@@ -57,7 +60,7 @@ class PredictionFile(AbstractContextManager["PredictionFile"]):
     """
 
     def __init__(self, path: Path, *, task: TaskConfig, grid: Grid, steps: int, members: int | None) -> None:
-        check_output(path, suffixes=(".nc", ".zarr"))
+        check_output(path, suffixes=SUFFIXES)
         self._path = path
         self._unfinished = path.with_name(f"{UNFINISHED}{path.name}")
         self._awaited = {(member, step) for member in range(members or 1) for step in range(steps)}

@@ -15,7 +15,7 @@ from infra.devices import describe
 from infra.errors import InvalidFieldError, StoreError
 from infra.graph_cache import graph_cache
 from infra.jax_runtime import enable_compilation_cache
-from infra.prediction_files import PredictionFile, check_output
+from infra.prediction_files import SUFFIXES, PredictionFile, check_output
 from infra.resources import memory_use, size_text
 from infra.settings import load_settings
 from infra.terminal import FoldingTable, command_console
@@ -66,7 +66,7 @@ def rollout(
     """
     if steps < 1 or members < 1:
         raise InvalidFieldError(f"expected at least one step and one member, got {steps} and {members}")
-    check_output(Path(output), suffixes=(".nc", ".zarr"))
+    check_output(Path(output), suffixes=SUFFIXES)
     if timings is not None:
         check_output(timings)
     cache = Path(load_settings().run.cache).expanduser()
